@@ -1,0 +1,113 @@
+"""One serving address of a model server: who it is, what it last reported, and what we have sent it.
+
+Three facts with three writers: `Endpoint` is written by discovery, `EndpointMetrics` by the scraper, `EndpointLoad` by the
+exchanges that are open on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+def join_host_port(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An immutable identity. `address` is an IP literal (names are resolved by discovery); `host_port` is what proxies are told."""
+
+    name: str
+    address: str
+    port: int
+    namespace: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    host_port: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host_port", join_host_port(self.address, self.port))
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMetrics:
+    """What a model server last said of itself.
+
+    `waiting` and `running` are requests, `kv_usage` is a fraction 0..1, `block_size` is tokens per KV block and `num_blocks` the
+    number of KV blocks on the accelerator (0 = not reported), `max_adapters` the LoRA slots (0 = not reported). `updated_s` is the
+    monotonic time in seconds of the answer these came from; None = never answered.
+    """
+
+    waiting: int = 0
+    running: int = 0
+    kv_usage: float = 0.0
+    block_size: int = 0
+    num_blocks: int = 0
+    active_adapters: frozenset[str] = frozenset()
+    waiting_adapters: frozenset[str] = frozenset()
+    max_adapters: int = 0
+    updated_s: float | None = None
+
+    def age_s(self, now_s: float) -> float | None:
+        """Seconds since the last answer; None if there never was one."""
+        return None if self.updated_s is None else max(0.0, now_s - self.updated_s)
+
+
+NEVER_SCRAPED = EndpointMetrics()
+
+
+class EndpointLoad:
+    """Requests and tokens we have in flight on one endpoint, counted at decision time.
+
+    `unseen` is the part of `requests` that the last scrape cannot know about, because it was opened after that scrape began.
+    Scorers add it to what the server reported, so that a burst between two scrapes spreads out and nothing is counted twice.
+    A mark (the scrape epoch at opening) tells on closing whether the request was still unseen.
+    """
+
+    __slots__ = ("_after", "_before", "_epoch", "_seen", "requests", "tokens", "unseen")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0
+        self.unseen = 0
+        self._epoch = 0  # scrapes begun
+        self._seen = 0  # epoch of the last scrape that succeeded
+        self._before = 0  # unseen requests opened before the current scrape began
+        self._after = 0  # unseen requests opened since
+
+    def open_request(self, tokens: int) -> int:
+        """Count one request of `tokens` prompt tokens; returns the mark that `close_request` needs."""
+        self.requests += 1
+        self.tokens += tokens
+        self.unseen += 1
+        self._after += 1
+        return self._epoch
+
+    def release_tokens(self, tokens: int) -> None:
+        """The prompt has been processed (first response bytes seen): its tokens no longer weigh on the endpoint."""
+        self.tokens -= tokens
+
+    def close_request(self, mark: int) -> None:
+        """The request has ended; its tokens are released separately."""
+        self.requests -= 1
+        if mark == self._epoch:
+            self._after -= 1
+        elif mark >= self._seen:
+            self._before -= 1
+        self.unseen = self._before + self._after
+
+    def scrape_started(self) -> None:
+        """A scrape was sent; what is opened from now on is not in its answer."""
+        self._before += self._after
+        self._after = 0
+        self._epoch += 1
+
+    def scrape_succeeded(self) -> None:
+        """The scrape begun last was answered: all that was opened before it is in its numbers."""
+        self._before = 0
+        self._seen = self._epoch
+        self.unseen = self._after

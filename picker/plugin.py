@@ -1,0 +1,120 @@
+"""Every extension point, on one page.
+
+A plugin is a class with a `type` (the string used in the configuration), a `Parameters` struct that is decoded strictly from the
+configuration's `parameters`, and a constructor `(name, parameters, handle)`. It takes part in each stage whose method it has; a
+class may take part in several. Implementations that ship with fairlead are listed in `picker.catalogue`.
+
+All methods are plain functions: scheduling is synchronous, one request at a time. None may block.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import msgspec
+
+if TYPE_CHECKING:
+    from picker.endpoint import Endpoint
+    from picker.request import InferenceRequest, ParsedBody
+    from picker.result import ProfileResult
+    from picker.snapshot import Candidates, Snapshot
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Base of a plugin's parameters: unknown fields are refused, fields are written in camelCase."""
+
+
+class NoParameters(Parameters, frozen=True):
+    """For plugins that take none."""
+
+
+class Handle(Protocol):
+    """What a plugin may ask for while it is built."""
+
+    def plugin(self, name: str, fallback_type: str) -> Any:
+        """The plugin called `name`; when the configuration has none and `name` equals `fallback_type`, one with default
+        parameters is created. Raises ConfigError when there is none."""
+
+
+class Plugin(Protocol):
+    """What all plugins share."""
+
+    type: ClassVar[str]
+    Parameters: ClassVar[builtins.type[Parameters]]
+    name: str
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """Takes endpoints out. `reason` is a short text for the decision record."""
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Says how good each candidate is, from 0 (worst) to 1 (best).
+
+    Returns numbers aligned with `candidates.endpoints`, or a mapping by Endpoint (missing ones count as 0). Values outside 0..1 are
+    clamped. The returned object must not be changed afterwards: the decision record keeps it.
+    """
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float] | Mapping[Endpoint, float]: ...
+
+
+@runtime_checkable
+class Picker(Protocol):
+    """Chooses from the totals: indices into `candidates.endpoints`, best first, never empty."""
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, totals: Sequence[float]) -> Sequence[int]: ...
+
+
+@runtime_checkable
+class ProfileHandler(Protocol):
+    """Decides which scheduling profiles run for a request, and which result is the one to use."""
+
+    name: str
+
+    def profiles(self, request: InferenceRequest, names: Sequence[str]) -> Sequence[str]: ...
+
+    def primary(self, results: Mapping[str, ProfileResult]) -> str: ...
+
+
+@runtime_checkable
+class PreRequest(Protocol):
+    """Told of the decision just before the request leaves, e.g. to learn which prompt went where."""
+
+    def pre_request(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None: ...
+
+
+@runtime_checkable
+class EndpointWatcher(Protocol):
+    """Told when an endpoint is gone for good. `bit` is its number in `Snapshot.bits`, free for reuse afterwards."""
+
+    def endpoint_removed(self, endpoint: Endpoint, bit: int) -> None: ...
+
+
+@runtime_checkable
+class SaturationDetector(Protocol):
+    """How full the pool is: 0 idle, 1 full, more is overload."""
+
+    def saturation(self, snapshot: Snapshot, now_s: float) -> float: ...
+
+
+@runtime_checkable
+class Admitter(Protocol):
+    """Lets a request in, or raises a `picker.errors.Refusal`."""
+
+    def admit(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None: ...
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Reads a request body. `paths` are path suffixes; a parser without any serves all paths that no other one serves."""
+
+    paths: Sequence[str]
+
+    def parse(self, path: str, headers: Mapping[str, str], body: bytes) -> ParsedBody:
+        """Raises BadRequest when the body is not what the API at `path` takes."""

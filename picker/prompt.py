@@ -1,0 +1,51 @@
+"""The canonical prompt: the bytes that stand for what the model will read, in the order in which it will read them.
+
+Four bytes count as one token, as in the reference picker's `token-producer` (contract section 4.6), so that estimates and prefix
+blocks agree with it. Token-id prompts are packed as little-endian uint32 and therefore fall under the same rule exactly.
+Block hashes follow the reference: h0 = xxh64(model + cache salt); id_i = xxh64(block i); h_i = xxh64(LE64(id_i) || LE64(h_{i-1})); a
+partial last block counts.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from xxhash import xxh64_intdigest
+
+BYTES_PER_TOKEN = 4
+_PAIR = Struct("<QQ").pack
+
+
+class Prompt:
+    """Canonical prompt bytes plus the tokens of content that is not text (images, audio). Hashes are computed once per block size."""
+
+    __slots__ = ("_hashes", "data", "extra_tokens")
+
+    def __init__(self, data: bytes = b"", extra_tokens: int = 0) -> None:
+        self.data = data
+        self.extra_tokens = extra_tokens
+        self._hashes: tuple[int, str, list[int]] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Estimated number of prompt tokens."""
+        return -(-len(self.data) // BYTES_PER_TOKEN) + self.extra_tokens
+
+    def block_hashes(self, block_tokens: int, seed: str, max_blocks: int) -> list[int]:
+        """Chained xxh64 of each block of `block_tokens` tokens, at most `max_blocks` of them. `seed` is model + cache salt."""
+        cached = self._hashes
+        if cached is not None and cached[0] == block_tokens and cached[1] == seed:
+            return cached[2]
+        step = block_tokens * BYTES_PER_TOKEN
+        previous = xxh64_intdigest(seed.encode())
+        view = memoryview(self.data)[: step * max_blocks]
+        hashes: list[int] = []
+        append = hashes.append
+        for start in range(0, len(view), step):
+            previous = xxh64_intdigest(_PAIR(xxh64_intdigest(view[start : start + step]), previous))
+            append(previous)
+        self._hashes = (block_tokens, seed, hashes)
+        return hashes
+
+
+NO_PROMPT = Prompt()
