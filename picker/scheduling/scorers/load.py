@@ -1,0 +1,140 @@
+"""Scorers that look at load: what servers report, corrected by what we have sent since they reported it.
+
+A server's report is as old as the last scrape. Requests opened after that scrape began (`EndpointLoad.unseen`) are added to the
+reported queue, so that the second request of a burst already sees the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from picker.plugin import Handle, NoParameters, Parameters
+from picker.request import InferenceRequest
+from picker.scheduling.producers import APPROX_PREFIX_CACHE_PRODUCER, ApproxPrefixCacheProducer
+from picker.snapshot import Candidates, Snapshot
+
+
+def _less_is_better(values: Sequence[int]) -> list[float]:
+    """(max - v) / (max - min); 1 for all when they are equal."""
+    high = max(values)
+    spread = high - min(values)
+    if spread == 0:
+        return [1.0] * len(values)
+    return [(high - v) / spread for v in values]
+
+
+class QueueScorer:
+    """Prefers short waiting queues."""
+
+    type = "queue-scorer"
+    Parameters = NoParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:
+        self.name = name
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """(max - q) / (max - min) over waiting requests."""
+        waiting = candidates.column(candidates.snapshot.waiting)
+        return _less_is_better([q + load.unseen for q, load in zip(waiting, candidates.loads, strict=True)])
+
+
+class RunningRequestsSizeScorer:
+    """Prefers servers that run few requests."""
+
+    type = "running-requests-size-scorer"
+    Parameters = NoParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:
+        self.name = name
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """(max - r) / (max - min) over running requests."""
+        running = candidates.column(candidates.snapshot.running)
+        return _less_is_better([r + load.unseen for r, load in zip(running, candidates.loads, strict=True)])
+
+
+class KvCacheUtilizationScorer:
+    """Prefers servers with free KV cache. Does not look at the request: computed once per snapshot."""
+
+    type = "kv-cache-utilization-scorer"
+    Parameters = NoParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:
+        self.name = name
+        self._snapshot: Snapshot | None = None
+        self._scores: tuple[float, ...] = ()
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        """1 - u."""
+        snapshot = candidates.snapshot
+        if snapshot is not self._snapshot:
+            self._scores = tuple([min(1.0, max(0.0, 1.0 - u)) for u in snapshot.kv_usage])
+            self._snapshot = snapshot
+        return candidates.column(self._scores)
+
+
+class ActiveRequestParameters(Parameters, frozen=True):
+    """`idleThreshold`: up to so many requests an endpoint counts as idle; `maxBusyScore`: the best score of one that is not."""
+
+    idle_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_busy_score: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+
+
+class ActiveRequestScorer:
+    """Prefers endpoints on which we have few requests open, by our own count."""
+
+    type = "active-request-scorer"
+    Parameters = ActiveRequestParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: ActiveRequestParameters, handle: Handle) -> None:
+        self.name = name
+        self._idle = parameters.idle_threshold
+        self._busy = parameters.max_busy_score
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """c <= idleThreshold: 1; otherwise (max - c) / max x maxBusyScore."""
+        counts = [load.requests for load in candidates.loads]
+        high = max(counts)
+        if high <= self._idle:
+            return [1.0] * len(counts)
+        idle, scale = self._idle, self._busy / high
+        return [1.0 if c <= idle else (high - c) * scale for c in counts]
+
+
+class TokenLoadParameters(Parameters, frozen=True):
+    """`queueThresholdTokens`: so many tokens in flight are a full endpoint."""
+
+    queue_threshold_tokens: Annotated[int, msgspec.Meta(ge=1)] = 4_194_304
+    prefix_match_info_producer_name: str = APPROX_PREFIX_CACHE_PRODUCER
+
+
+class TokenLoadScorer:
+    """Prefers endpoints with few prompt tokens in flight, this request's uncached ones included."""
+
+    type = "token-load-scorer"
+    Parameters = TokenLoadParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: TokenLoadParameters, handle: Handle) -> None:
+        self.name = name
+        self._threshold = parameters.queue_threshold_tokens
+        self._prefix: ApproxPrefixCacheProducer = handle.plugin(parameters.prefix_match_info_producer_name, APPROX_PREFIX_CACHE_PRODUCER)
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """1 - min(in flight + uncached, threshold) / threshold."""
+        threshold = self._threshold
+        match = self._prefix.match(request, candidates.snapshot)
+        mine = request.prompt_tokens
+        loads = candidates.loads
+        if match.blocks is None:
+            return [1.0 - min(load.tokens + mine, threshold) / threshold for load in loads]
+        size = match.block_tokens
+        cached = candidates.column(match.blocks)
+        return [1.0 - min(load.tokens + max(0, mine - hit * size), threshold) / threshold for load, hit in zip(loads, cached, strict=True)]
