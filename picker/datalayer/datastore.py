@@ -1,0 +1,277 @@
+"""The one owner of the list of endpoints and of what is known about each.
+
+Discovery sources say which endpoints exist, the scraper what they report and whether they answer, exchanges what is in flight.
+All of it is plain synchronous code on the event loop's thread: there is no lock, and no state between two awaits that is half done.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from picker.datalayer.subset import AddressIndex, match_subset
+from picker.endpoint import NEVER_SCRAPED, Endpoint, EndpointLoad, EndpointMetrics
+from picker.snapshot import Candidates, Snapshot
+
+log = logging.getLogger(__name__)
+
+_MAX_LOGGED_DUPLICATES = 1000
+
+
+class EndpointState:
+    """One endpoint's place in the datastore. Written by the datastore only; lives on after removal for whoever still holds it."""
+
+    __slots__ = ("_position", "added_s", "alive", "bit", "endpoint", "load", "metrics", "source")
+
+    def __init__(self, source: str, endpoint: Endpoint, bit: int, added_s: float) -> None:
+        self.source = source
+        self.endpoint = endpoint
+        self.bit = bit
+        self.added_s = added_s
+        """Monotonic seconds at which the endpoint became known."""
+        self.load = EndpointLoad()
+        self.metrics = NEVER_SCRAPED
+        self.alive = True
+        self._position = -1  # in the columns of the datastore; -1 = not in the snapshot
+
+
+Subscriber = Callable[[Sequence[EndpointState], Sequence[EndpointState]], None]
+"""Called with the states added and the states removed, after the fact."""
+
+
+class Datastore:
+    """Endpoints of all sources, one per `host:port`, and the snapshots that the scheduler reads."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        """`now` is monotonic time in seconds."""
+        self._now = now
+        self._wanted: dict[str, tuple[Endpoint, ...]] = {}
+        self._states: dict[str, EndpointState] = {}
+        self._subscribers: list[Subscriber] = []
+        self._bits = _Bits()
+        self._logged_duplicates: set[tuple[str, str]] = set()
+        self._members: list[EndpointState] = []
+        self._metrics: list[EndpointMetrics] = []
+        self._snapshot = Snapshot(0, (), (), (), ())
+        self._index = AddressIndex(self._snapshot.endpoints)
+        self._members_changed = False
+        self._values_changed = False
+        self._ages_changed = False
+
+    def set_endpoints(self, source: str, endpoints: Iterable[Endpoint]) -> None:
+        """The full list of one discovery source, which replaces its last one; an empty list takes all its endpoints away.
+
+        An endpoint with the same namespace, name, address and port keeps its bit, load and metrics, even if its labels changed.
+        """
+        listed = tuple(endpoints)
+        if listed:
+            self._wanted[source] = listed
+        else:
+            self._wanted.pop(source, None)
+        chosen = self._choose()
+        removed = [s for key, s in self._states.items() if key not in chosen or _identity(chosen[key][1]) != _identity(s.endpoint)]
+        for state in removed:
+            del self._states[state.endpoint.host_port]
+        if removed:
+            self._members_changed = True
+            self._notify((), removed)
+            for state in removed:
+                self._bits.give_back(state)
+        added = [new for key, (owner, endpoint) in chosen.items() if (new := self._keep_or_add(key, owner, endpoint)) is not None]
+        if added:
+            self._members_changed = True
+            self._notify(added, ())
+
+    def _choose(self) -> dict[str, tuple[str, Endpoint]]:
+        """One endpoint for each `host:port`: the one we have if it is still wanted, else the first one listed."""
+        chosen: dict[str, tuple[str, Endpoint]] = {}
+        for source, endpoints in self._wanted.items():
+            for endpoint in endpoints:
+                key = endpoint.host_port
+                rival = chosen.get(key)
+                if rival is None:
+                    chosen[key] = (source, endpoint)
+                    continue
+                state = self._states.get(key)
+                loser = endpoint
+                if state is not None and _identity(state.endpoint) == _identity(endpoint) != _identity(rival[1]):
+                    chosen[key] = (source, endpoint)
+                    loser = rival[1]
+                self._log_duplicate(key, loser)
+        return chosen
+
+    def _log_duplicate(self, key: str, loser: Endpoint) -> None:
+        entry = (key, str(loser))
+        if entry not in self._logged_duplicates and len(self._logged_duplicates) < _MAX_LOGGED_DUPLICATES:
+            self._logged_duplicates.add(entry)
+            log.warning("endpoint %s is dropped: %s is already taken", loser, key)
+
+    def _keep_or_add(self, key: str, source: str, endpoint: Endpoint) -> EndpointState | None:
+        """The new state, None if there was one already."""
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = EndpointState(source, endpoint, self._bits.take(), self._now())
+            return state
+        state.source = source
+        if state.endpoint != endpoint:
+            state.endpoint = endpoint
+            self._members_changed = True
+        return None
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Hear of endpoints that come and go, at once of those already here. Returns the function that ends it.
+
+        A removed endpoint's bit is given to another one only after every subscriber has returned and the removed endpoint's open
+        requests are closed.
+        """
+        self._subscribers.append(callback)
+        if self._states:
+            self._call(callback, tuple(self._states.values()), ())
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def _notify(self, added: Sequence[EndpointState], removed: Sequence[EndpointState]) -> None:
+        for callback in tuple(self._subscribers):
+            self._call(callback, added, removed)
+
+    def _call(self, callback: Subscriber, added: Sequence[EndpointState], removed: Sequence[EndpointState]) -> None:
+        try:
+            callback(added, removed)
+        except Exception:
+            # One subscriber's fault must not leave the list half changed or the others uninformed.
+            log.exception("a subscriber failed on %d added and %d removed endpoints", len(added), len(removed))
+
+    def report(self, endpoint: Endpoint, metrics: EndpointMetrics) -> bool:
+        """What a scrape found. False, and nothing done, if the endpoint is no longer here."""
+        state = self._state_of(endpoint)
+        if state is None:
+            return False
+        old = state.metrics
+        state.metrics = metrics
+        if state._position >= 0 and not self._members_changed:
+            self._metrics[state._position] = metrics
+            if self._values_changed or _differ(old, metrics):
+                self._values_changed = True
+            else:
+                self._ages_changed = True
+        return True
+
+    def mark_alive(self, endpoint: Endpoint, alive: bool) -> bool:
+        """Whether the endpoint answers; those that do not are left out of snapshots. False if the endpoint is no longer here."""
+        state = self._state_of(endpoint)
+        if state is None:
+            return False
+        if state.alive != alive:
+            state.alive = alive
+            self._members_changed = True
+        return True
+
+    def _state_of(self, endpoint: Endpoint) -> EndpointState | None:
+        state = self._states.get(endpoint.host_port)
+        if state is None or state.endpoint is endpoint or _identity(state.endpoint) == _identity(endpoint):
+            return state
+        return None
+
+    def snapshot(self) -> Snapshot:
+        """The endpoints that are alive, in the order in which they became known.
+
+        The same object as long as nothing changed that a scorer could look at. A report that only confirms the last numbers does
+        not make a new one: the snapshot's `metrics` is then renewed in place, so that ages are always true. At 1,000 endpoints that
+        costs 1.4 µs, and spares every memoised column; a new one for changed numbers costs 32 µs, for changed membership 107 µs.
+        """
+        if self._members_changed:
+            self._rebuild_members()
+        elif self._values_changed:
+            old = self._snapshot
+            self._snapshot = Snapshot(old.version + 1, old.endpoints, self._metrics, old.loads, old.bits)
+        elif self._ages_changed:
+            self._snapshot.metrics = tuple(self._metrics)
+        else:
+            return self._snapshot
+        self._members_changed = self._values_changed = self._ages_changed = False
+        return self._snapshot
+
+    def _rebuild_members(self) -> None:
+        for state in self._members:
+            state._position = -1
+        self._members = members = [s for s in self._states.values() if s.alive]
+        for position, state in enumerate(members):
+            state._position = position
+        self._metrics = [s.metrics for s in members]
+        self._snapshot = Snapshot(
+            self._snapshot.version + 1,
+            [s.endpoint for s in members],
+            self._metrics,
+            [s.load for s in members],
+            [s.bit for s in members],
+        )
+
+    def match_subset(self, snapshot: Snapshot, hints: Sequence[str]) -> Candidates:
+        """The endpoints of `snapshot` that subset hints mean (see `picker.datalayer.subset`). The index outlives metrics reports."""
+        if self._index.endpoints is not snapshot.endpoints:
+            self._index = AddressIndex(snapshot.endpoints)
+        return match_subset(snapshot, hints, self._index)
+
+    def states(self) -> Collection[EndpointState]:
+        """Every known endpoint, alive or not; a live view, not to be iterated across an await."""
+        return self._states.values()
+
+    def find(self, host_port: str) -> EndpointState | None:
+        """The endpoint with this `host:port`, alive or not."""
+        return self._states.get(host_port)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+
+class _Bits:
+    """Hands out the lowest free bit number.
+
+    A removed endpoint's bit rests until its open requests are closed: whatever they still write under that bit (the prefix index
+    learns when a response arrives) must not be taken for another endpoint's.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._free: list[int] = []
+        self._resting: list[EndpointState] = []
+
+    def take(self) -> int:
+        if self._resting:
+            still = [s for s in self._resting if s.load.requests > 0]
+            for state in self._resting:
+                if state.load.requests <= 0:
+                    heapq.heappush(self._free, state.bit)
+            self._resting = still
+        if self._free:
+            return heapq.heappop(self._free)
+        self._next += 1
+        return self._next - 1
+
+    def give_back(self, state: EndpointState) -> None:
+        self._resting.append(state)
+
+
+def _identity(endpoint: Endpoint) -> tuple[str, str, str, int]:
+    return endpoint.namespace, endpoint.name, endpoint.address, endpoint.port
+
+
+def _differ(a: EndpointMetrics, b: EndpointMetrics) -> bool:
+    """Whether anything but the age differs, or the very first answer has come."""
+    return (
+        a.waiting != b.waiting
+        or a.running != b.running
+        or a.kv_usage != b.kv_usage
+        or a.active_adapters != b.active_adapters
+        or a.waiting_adapters != b.waiting_adapters
+        or a.block_size != b.block_size
+        or a.num_blocks != b.num_blocks
+        or a.max_adapters != b.max_adapters
+        or (a.updated_s is None) != (b.updated_s is None)
+    )
