@@ -1,0 +1,1 @@
+"""What proves fairlead's claims: the model-server simulator and the benchmarks."""

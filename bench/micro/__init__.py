@@ -1,0 +1,1 @@
+"""Micro benchmarks: one function each, on one core, medians."""
