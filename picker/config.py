@@ -1,0 +1,181 @@
+"""`EndpointPickerConfig`: the configuration file of the reference picker, decoded strictly into frozen structs.
+
+Contract section 3. What this version cannot do yet is refused by name: nothing that is written in a configuration is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from picker.errors import ConfigError
+from picker.yaml_source import YamlSource
+
+API_VERSIONS = ("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1")
+KIND = "EndpointPickerConfig"
+FEATURE_GATES = {"flowControl": False, "haPopulateNonLeaderDatastore": True}
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    pass
+
+
+class PluginSpec(_Strict, frozen=True):
+    """One entry of `plugins`; `name` defaults to `type`."""
+
+    type: str = ""
+    name: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+class PluginRef(_Strict, frozen=True):
+    """Names a plugin."""
+
+    plugin_ref: str = ""
+
+
+class WeightedRef(_Strict, frozen=True):
+    """Names a plugin of a profile; the weight counts for scorers."""
+
+    plugin_ref: str = ""
+    weight: float | None = None
+
+
+class ProfileSpec(_Strict, frozen=True):
+    """One entry of `schedulingProfiles`."""
+
+    name: str = ""
+    plugins: tuple[WeightedRef, ...] = ()
+
+
+class RequestHandlerSpec(_Strict, frozen=True):
+    """Which parsers, in which order."""
+
+    parsers: tuple[PluginRef, ...] = ()
+
+
+class DataLayerSpec(_Strict, frozen=True):
+    """Where endpoints and their metrics come from."""
+
+    inject_defaults: bool = True
+    sources: tuple[dict[str, Any], ...] = ()
+    discovery: PluginRef | None = None
+    peer_discovery: PluginRef | None = None
+    cross_replica_syncer_plugin_ref: str | None = None
+    cross_replica_sync_interval: str | None = None
+
+
+class FlowControlSpec(_Strict, frozen=True):
+    """Only the saturation detector can be set in this version: it guards sheddable requests."""
+
+    saturation_detector: PluginRef | None = None
+
+
+class EndpointPickerConfig(_Strict, frozen=True):
+    """The whole document."""
+
+    api_version: str
+    kind: str
+    feature_gates: tuple[str, ...] = ()
+    plugins: tuple[PluginSpec, ...] = ()
+    scheduling_profiles: tuple[ProfileSpec, ...] = ()
+    data_layer: DataLayerSpec | None = None
+    flow_control: FlowControlSpec | None = None
+    request_handler: RequestHandlerSpec | None = None
+    saturation_detector: PluginRef | None = None
+    parser: PluginRef | None = None
+
+
+DEFAULT_TEXT = """\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: kv-cache-utilization-scorer
+- type: prefix-cache-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: queue-scorer
+    weight: 2
+  - pluginRef: kv-cache-utilization-scorer
+    weight: 2
+  - pluginRef: prefix-cache-scorer
+    weight: 3
+"""
+
+
+def default_source() -> YamlSource:
+    """What runs when no configuration is given: the reference's default."""
+    return YamlSource(DEFAULT_TEXT, "built-in default")
+
+
+def decode(source: YamlSource) -> EndpointPickerConfig:
+    """Raises ConfigError: unknown fields, wrong types, undefined references, and everything this version cannot do."""
+    config = source.decode(EndpointPickerConfig)
+    if config.api_version not in API_VERSIONS:
+        raise ConfigError(f"{source.where('apiVersion')}: '{config.api_version}' is not known; expected {' or '.join(API_VERSIONS)}")
+    if config.kind != KIND:
+        raise ConfigError(f"{source.where('kind')}: '{config.kind}' is not known; expected {KIND}")
+    _check_gates(source, config)
+    _check_plugins(source, config)
+    _check_profiles(source, config)
+    _refuse_later_features(source, config)
+    return config
+
+
+def plugin_name(spec: PluginSpec) -> str:
+    """The name by which a plugin is referred to."""
+    return spec.name or spec.type
+
+
+def _check_gates(source: YamlSource, config: EndpointPickerConfig) -> None:
+    for i, gate in enumerate(config.feature_gates):
+        name, equals, value = gate.partition("=")
+        where = source.where(f"featureGates[{i}]")
+        if name not in FEATURE_GATES:
+            raise ConfigError(f"{where}: feature gate '{name}' is unknown or unregistered; known: {', '.join(FEATURE_GATES)}")
+        if equals and value not in ("true", "false"):
+            raise ConfigError(f"{where}: '{gate}': expected {name}, {name}=true or {name}=false")
+        if name == "flowControl" and value != "false":
+            raise ConfigError(f"{where}: flow control is not supported by this version")
+
+
+def _check_plugins(source: YamlSource, config: EndpointPickerConfig) -> None:
+    seen: set[str] = set()
+    for i, spec in enumerate(config.plugins):
+        where = source.where(f"plugins[{i}]")
+        if not spec.type:
+            raise ConfigError(f"{where}: plugin '{spec.name}' is missing a type")
+        name = plugin_name(spec)
+        if name in seen:
+            raise ConfigError(f"{where}: duplicate plugin name '{name}'")
+        seen.add(name)
+
+
+def _check_profiles(source: YamlSource, config: EndpointPickerConfig) -> None:
+    seen: set[str] = set()
+    for i, profile in enumerate(config.scheduling_profiles):
+        if not profile.name:
+            raise ConfigError(f"{source.where(f'schedulingProfiles[{i}]')}: schedulingProfiles[{i}] is missing a name")
+        if profile.name in seen:
+            raise ConfigError(f"{source.where(f'schedulingProfiles[{i}].name')}: duplicate scheduling profile name '{profile.name}'")
+        seen.add(profile.name)
+        for j, ref in enumerate(profile.plugins):
+            where = source.where(f"schedulingProfiles[{i}].plugins[{j}]")
+            if not ref.plugin_ref:
+                raise ConfigError(f"{where}: scheduling profile '{profile.name}' has a plugin entry missing a 'pluginRef'")
+            if ref.weight is not None and not 0 <= ref.weight < float("inf"):
+                raise ConfigError(f"{where}.weight: expected a number that is not negative, got {ref.weight}")
+
+
+def _refuse_later_features(source: YamlSource, config: EndpointPickerConfig) -> None:
+    layer = config.data_layer
+    if layer is not None and (layer.sources or layer.discovery or layer.peer_discovery or not layer.inject_defaults):
+        raise ConfigError(
+            f"{source.where('dataLayer')}: only 'injectDefaults: true' is supported by this version; endpoints come from --endpoints "
+            "or --endpoints-file, metrics from the built-in engine mappings"
+        )
+    if layer is not None and (layer.cross_replica_syncer_plugin_ref or layer.cross_replica_sync_interval):
+        raise ConfigError(f"{source.where('dataLayer')}: cross-replica synchronisation is not supported by this version")

@@ -1,0 +1,166 @@
+"""The stages of a request, in order, and nothing else: parse, admit, locate candidates, schedule."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
+
+from picker.accounting.decisions import DecisionLog
+from picker.endpoint import Endpoint
+from picker.errors import REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
+from picker.exchange import Exchange, Ledger
+from picker.metrics import Metrics
+from picker.parsing.paths import ParserSet, request_path
+from picker.plugin import Admitter, Parser, PreRequest
+from picker.request import InferenceRequest, ParsedBody
+from picker.result import Decision
+from picker.scheduling.scheduler import Scheduler
+from picker.snapshot import Candidates, Snapshot
+
+# Control headers: new name, then its deprecated alias; the new one wins (contract section 1.6).
+FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
+OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+DEFAULT_FAIRNESS_ID = "default-flow"
+
+
+class Stages:
+    """The configured stages; replaced as a whole on reload."""
+
+    __slots__ = ("admitters", "parsers", "pre_request", "scheduler")
+
+    def __init__(
+        self, parsers: Sequence[Parser], admitters: Sequence[Admitter], scheduler: Scheduler, pre_request: Sequence[PreRequest]
+    ) -> None:
+        self.parsers = ParserSet(parsers)
+        self.admitters = tuple(admitters)
+        self.scheduler = scheduler
+        self.pre_request = tuple(pre_request)
+
+
+class Pool:
+    """What the director asks of the datalayer: `snapshot()` of live endpoints, and `subset(snapshot, hints)`."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], subset: Callable[[Snapshot, Sequence[str]], Candidates]) -> None:
+        self.snapshot = snapshot
+        self.subset = subset
+
+
+class Director:
+    """Synchronous: between the first stage and the last no other request runs, so what one decision takes the next one sees."""
+
+    def __init__(self, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog) -> None:
+        self.stages = stages
+        self._pool = pool
+        self._ledger = ledger
+        self._decisions = decisions
+        self._attempts = ledger.metrics.scheduler_attempts
+        self._processing = ledger.metrics.request_processing.cell()
+        self._random = random.Random()
+
+    def handle(
+        self, headers: Mapping[str, str], body: bytes, subset: Sequence[str] | None, *, request_id: str, received_s: float
+    ) -> Exchange:
+        """Decide where a complete request goes. Raises a Refusal, which is counted here."""
+        started = time.perf_counter()
+        path = request_path(headers)
+        model = ""
+        try:
+            parsed = self._parse(path, headers, body)
+            model = parsed.model or ""
+            if not model and parsed.model_required:
+                raise BadRequest("model not found in request body")
+            request = InferenceRequest(
+                request_id=request_id,
+                path=path,
+                headers=headers,
+                body=parsed,
+                model=model,
+                target_model=(first(headers, MODEL_REWRITE) or model) if parsed.model_rewritable else model,
+                objective=first(headers, OBJECTIVE),
+                fairness_id=first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID,
+                size_bytes=len(body),
+                received_s=received_s,
+            )
+            snapshot = self._pool.snapshot()
+            now_s = self._ledger.now()
+            for admitter in self.stages.admitters:
+                admitter.admit(request, snapshot, now_s)
+            exchange = self._schedule(request, snapshot, self._candidates(snapshot, subset))
+        except Refusal as refusal:
+            self._count_refusal(headers, model, refusal)
+            raise
+        self._processing.observe(time.perf_counter() - started)
+        return exchange
+
+    def any_endpoint(self, subset: Sequence[str] | None) -> Endpoint:
+        """For requests without a body: any live endpoint, at random; nothing is parsed, scheduled or counted.
+
+        Raises Internal when there are no endpoints, Unavailable when the subset leaves none.
+        """
+        snapshot = self._pool.snapshot()
+        if not len(snapshot):
+            raise Internal("no pods available in datastore")
+        return self._random.choice(self._candidates(snapshot, subset).endpoints)
+
+    def response_only(self) -> Exchange:
+        """An exchange for a stream that carries only a response: usage is counted, under empty labels."""
+        return Exchange(self._ledger, self._ledger.metrics.series("", "", "", "0"), None, None, None)
+
+    def refuse(self, headers: Mapping[str, str], refusal: Refusal) -> None:
+        """Count a refusal that was decided before the stages ran."""
+        self._count_refusal(headers, "", refusal)
+
+    def new_request_id(self) -> str:
+        """A random UUID (version 4). From a PRNG seeded by the system: an id to find a request by, not a secret."""
+        return str(UUID(int=self._random.getrandbits(128), version=4))
+
+    def _parse(self, path: str, headers: Mapping[str, str], body: bytes) -> ParsedBody:
+        parser = self.stages.parsers.find(path)
+        if parser is None:
+            raise BadRequest(f"no parser is configured for path '{path}'")
+        return parser.parse(path, headers, body)
+
+    def _candidates(self, snapshot: Snapshot, subset: Sequence[str] | None) -> Candidates:
+        candidates = snapshot.candidates() if subset is None else self._pool.subset(snapshot, subset)
+        if not len(candidates):
+            raise Unavailable("failed to find endpoint candidates for serving the request", drop_reason=REJECTED_NO_ENDPOINTS)
+        return candidates
+
+    def _schedule(self, request: InferenceRequest, snapshot: Snapshot, candidates: Candidates) -> Exchange:
+        metrics = self._ledger.metrics
+        target = metrics.cap_model(request.target_model)
+        started = time.perf_counter()
+        try:
+            result = self.stages.scheduler.schedule(request, candidates)
+        except Refusal:
+            self._attempts.cell("failure", target, "", "", "").value += 1
+            raise
+        duration_s = time.perf_counter() - started
+        decision = Decision(request.request_id, request.path, request.model, request.target_model, time.time(), duration_s, result)
+        best = result.picked[0]
+        position, endpoint = result.positions[best], result.candidates[best]
+        self._attempts.cell("success", target, endpoint.name, endpoint.namespace, str(endpoint.port)).value += 1
+        for hook in self.stages.pre_request:
+            hook.pre_request(request, snapshot, position)
+        self._decisions.add(decision)
+        series = metrics.series(request.model, request.target_model, request.fairness_id, str(request.priority))
+        return Exchange(self._ledger, series, request, decision, (endpoint, snapshot.loads[position]))
+
+    def _count_refusal(self, headers: Mapping[str, str], model: str, refusal: Refusal) -> None:
+        metrics: Metrics = self._ledger.metrics
+        target = (first(headers, MODEL_REWRITE) or model) if model else ""
+        series = metrics.series(model, target, first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID, "0")
+        series.total.value += 1
+        series.error(refusal.code)
+
+
+def first(headers: Mapping[str, str], names: Sequence[str]) -> str:
+    """The value of the first of `names` that is present and not empty; '' when none is."""
+    for name in names:
+        value = headers.get(name)
+        if value:
+            return value
+    return ""

@@ -1,0 +1,177 @@
+"""One request's life after it was let in: it always settles, once, whatever ends it.
+
+Settling gives back the in-flight load, and feeds usage and times to the metrics and to the decision record.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+from picker.accounting.inflight import InFlight, Ticket
+from picker.accounting.usage import Usage
+from picker.endpoint import Endpoint, EndpointLoad
+from picker.metrics import Metrics, RequestSeries
+from picker.request import InferenceRequest
+from picker.result import Decision, Outcome
+
+
+class Cause(enum.Enum):
+    """What ended an exchange; the value is the error code in metrics, None when the request succeeded."""
+
+    COMPLETED = None
+    MODEL_SERVER_ERROR = "ModelServerError"
+    DISCONNECTED = "Disconnected"
+    """The stream ended before the response did: the client left, or the model server broke off."""
+    FAILED = "Internal"
+    """An error of our own."""
+
+
+class UsageReader(Protocol):
+    """Reads usage from a response as it passes."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def finish(self) -> Usage | None: ...
+
+
+Place = tuple[Endpoint, EndpointLoad]
+LoadOf = Callable[[str], Place | None]
+
+
+class Ledger:
+    """What exchanges are settled into. `now` is monotonic seconds; `load_of` finds an endpoint by `host:port`."""
+
+    def __init__(self, metrics: Metrics, load_of: LoadOf, now: Callable[[], float]) -> None:
+        self.metrics = metrics
+        self.inflight = InFlight(metrics)
+        self.load_of = load_of
+        self.now = now
+
+
+class Exchange:
+    """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
+
+    __slots__ = (
+        "_chunks", "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_response_bytes", "_series", "_settled",
+        "_status", "_streaming", "_ticket", "decision", "request",
+    )  # fmt: skip
+
+    def __init__(
+        self, ledger: Ledger, series: RequestSeries, request: InferenceRequest | None, decision: Decision | None, place: Place | None
+    ) -> None:
+        self.request = request
+        self.decision = decision
+        self._ledger = ledger
+        self._series = series
+        self._picked = ""
+        self._ticket: Ticket | None = None
+        self._received_s = request.received_s if request is not None else ledger.now()
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._chunks = 0
+        self._response_bytes = 0
+        self._status = 200
+        self._streaming = False
+        self._reader: UsageReader | None = None
+        self._settled = False
+        if request is not None:
+            series.total.value += 1
+            series.running.value += 1
+            series.request_size.observe(request.size_bytes)
+            if place is not None:
+                self._picked = place[0].host_port
+                self._ticket = ledger.inflight.open(*place, request)
+
+    def begin_response(self, status: int, reader: UsageReader | None, *, streaming: bool, served: str | None) -> None:
+        """Response headers came. `served` is the endpoint that really answers, when the proxy says so (a fallback may have)."""
+        self._status = status
+        self._streaming = streaming
+        self._reader = reader
+        if served and served != self._picked and self.request is not None:
+            self._move_to(served)
+
+    def _move_to(self, served: str) -> None:
+        found = self._ledger.load_of(served)
+        if found is None or self.request is None or self._settled:
+            return
+        if self._ticket is not None:
+            self._ticket.close()
+        self._ticket = self._ledger.inflight.open(*found, self.request)
+        self._picked = served
+
+    def response_chunk(self, chunk: bytes) -> None:
+        """Response bytes passed."""
+        if not chunk or self._settled:
+            return
+        now = self._ledger.now()
+        if self._first_s is None:
+            self._first_s = now
+            if self._ticket is not None:
+                self._ticket.first_token()
+        elif self._streaming:
+            self._series.itl.observe(now - self._last_s)
+        self._last_s = now
+        self._chunks += 1
+        self._response_bytes += len(chunk)
+        if self._reader is not None:
+            self._reader.feed(chunk)
+
+    @property
+    def settled(self) -> bool:
+        """True once `close` has been called."""
+        return self._settled
+
+    def close(self, cause: Cause) -> None:
+        """Settle. Only the first call counts."""
+        if self._settled:
+            return
+        self._settled = True
+        if self._ticket is not None:
+            self._ticket.close()
+        if cause is Cause.COMPLETED and self._status != 200:
+            cause = Cause.MODEL_SERVER_ERROR
+        usage: Usage | None = None
+        if self._reader is not None:
+            usage = self._reader.finish()
+            self._reader = None
+        self._observe(cause, usage, self._ledger.now())
+
+    def _observe(self, cause: Cause, usage: Usage | None, now: float) -> None:
+        series = self._series
+        output: int | None = None
+        if usage is not None:
+            output = usage.completion_tokens
+            if usage.prompt_tokens is not None:
+                series.input_tokens.observe(usage.prompt_tokens)
+            if usage.cached_tokens is not None:
+                series.cached_tokens.observe(usage.cached_tokens)
+            if output is not None:
+                series.output_tokens.observe(output)
+        if cause.value is not None:
+            series.error(cause.value)
+        ttft = None if self._first_s is None else self._first_s - self._received_s
+        if self.request is not None:
+            series.running.value -= 1
+            series.duration.observe(now - self._received_s)
+            if self._first_s is not None:
+                series.response_size.observe(self._response_bytes)
+            if cause is Cause.COMPLETED:
+                if ttft is not None:
+                    series.ttft(ttft, streaming=self._streaming)
+                if output:
+                    series.ntpot.observe((now - self._received_s) / output)
+                    if self._streaming and output > 1 and self._first_s is not None:
+                        series.tpot.observe((self._last_s - self._first_s) / (output - 1))
+        if self.decision is not None:
+            self.decision.outcome = Outcome(
+                served=self._picked or None,
+                cause=cause.name.lower(),
+                status=self._status,
+                prompt_tokens=usage.prompt_tokens if usage else None,
+                completion_tokens=output,
+                cached_tokens=usage.cached_tokens if usage else None,
+                ttft_s=ttft,
+                total_s=now - self._received_s,
+            )

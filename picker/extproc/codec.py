@@ -1,0 +1,175 @@
+"""Between protobuf bytes and the events and replies of a conversation.
+
+Generated google.protobuf (upb) messages; nothing of them leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
+
+from picker.extproc.events import (
+    DEFAULT_MODES,
+    BodyMode,
+    BodyReply,
+    Event,
+    HeaderChange,
+    HeadersReply,
+    ImmediateReply,
+    Modes,
+    Phase,
+    ProtocolError,
+    Reply,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    StreamedBodyReply,
+    TrailersReply,
+)
+from picker.extproc.headers import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
+from picker.extproc.pb import ext_proc_pb2 as pb
+
+
+def decode(data: bytes) -> Event:
+    """One ProcessingRequest. Raises ProtocolError when it is not one, or holds nothing."""
+    try:
+        message = pb.ProcessingRequest.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"not a ProcessingRequest: {error}") from None
+    kind = message.WhichOneof("request")
+    if kind == "response_body":
+        return ResponseBody(message.response_body.body, message.response_body.end_of_stream)
+    if kind == "request_body":
+        return RequestBody(message.request_body.body, message.request_body.end_of_stream, _subset(message))
+    if kind == "request_headers":
+        http = message.request_headers
+        return RequestHeaders(_headers(http.headers), http.end_of_stream, _subset(message), _modes(message))
+    if kind == "response_headers":
+        http = message.response_headers
+        return ResponseHeaders(_headers(http.headers), http.end_of_stream, _served(message), _modes(message))
+    if kind == "request_trailers":
+        return RequestTrailers(_subset(message))
+    if kind == "response_trailers":
+        return ResponseTrailers()
+    raise ProtocolError("a ProcessingRequest without a known request")
+
+
+def encode(reply: Reply) -> bytes:
+    """One ProcessingResponse."""
+    message = pb.ProcessingResponse()
+    if isinstance(reply, StreamedBodyReply):
+        common = _body(message, reply.phase)
+        streamed = common.body_mutation.streamed_response
+        streamed.body = reply.body
+        streamed.end_of_stream = reply.end_of_stream
+    elif isinstance(reply, HeadersReply):
+        target = message.request_headers if reply.phase is Phase.REQUEST else message.response_headers
+        target.response.SetInParent()
+        _change(target.response.header_mutation, reply.change)
+        target.response.clear_route_cache = reply.clear_route_cache
+        _metadata(message, reply.metadata)
+    elif isinstance(reply, BodyReply):
+        common = _body(message, reply.phase)
+        common.SetInParent()
+        _change(common.header_mutation, reply.change)
+        common.clear_route_cache = reply.clear_route_cache
+        if reply.body is not None:
+            common.body_mutation.body = reply.body
+        _metadata(message, reply.metadata)
+    elif isinstance(reply, TrailersReply):
+        (message.request_trailers if reply.phase is Phase.REQUEST else message.response_trailers).SetInParent()
+    else:
+        _immediate(message.immediate_response, reply)
+    return message.SerializeToString()
+
+
+def _headers(header_map: pb.HeaderMap) -> list[tuple[str, bytes]]:
+    return [(h.key.lower(), h.raw_value or h.value.encode()) for h in header_map.headers]
+
+
+def _modes(message: pb.ProcessingRequest) -> Modes:
+    if message.HasField("protocol_config"):
+        config = message.protocol_config
+        return Modes(_mode(config.request_body_mode), _mode(config.response_body_mode), message.observability_mode)
+    return Modes(observability=True) if message.observability_mode else DEFAULT_MODES
+
+
+def _mode(number: int) -> BodyMode:
+    try:
+        return BodyMode(number)
+    except ValueError:
+        raise ProtocolError(f"body mode {number} is not known") from None
+
+
+def _subset(message: pb.ProcessingRequest) -> Sequence[str] | None:
+    """The hint as a list of `ip:port` or `ip`; given as a list or as a comma-separated string. Something else matches nothing."""
+    if not message.HasField("metadata_context"):
+        return None
+    value = _lookup(message, SUBSET_NAMESPACE, SUBSET)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Sequence):
+        return [part.strip() for part in value if isinstance(part, str)]
+    return []
+
+
+def _served(message: pb.ProcessingRequest) -> str | None:
+    if not message.HasField("metadata_context"):
+        return None
+    value = _lookup(message, LB_NAMESPACE, SERVED)
+    return value if isinstance(value, str) else None
+
+
+def _lookup(message: pb.ProcessingRequest, namespace: str, key: str) -> object | None:
+    structs = message.metadata_context.filter_metadata
+    if namespace not in structs:
+        return None
+    fields = structs[namespace].fields
+    if key not in fields:
+        return None
+    value = fields[key]
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return [item.string_value for item in value.list_value.values if item.WhichOneof("kind") == "string_value"]
+    return value.string_value if kind == "string_value" else ()
+
+
+def _body(message: pb.ProcessingResponse, phase: Phase) -> pb.CommonResponse:
+    return (message.request_body if phase is Phase.REQUEST else message.response_body).response
+
+
+def _change(mutation: pb.HeaderMutation, change: HeaderChange) -> None:
+    add = mutation.set_headers.add
+    for name, value in change.set_headers:
+        header = add().header
+        header.key = name
+        header.raw_value = value
+    if change.remove:
+        mutation.remove_headers.extend(change.remove)
+
+
+def _metadata(message: pb.ProcessingResponse, metadata: Mapping[str, Mapping[str, str]] | None) -> None:
+    if metadata is None:
+        return
+    for namespace, values in metadata.items():
+        struct: Struct = message.dynamic_metadata.fields[namespace].struct_value
+        for key, value in values.items():
+            struct.fields[key].string_value = value
+
+
+def _immediate(message: pb.ImmediateResponse, reply: ImmediateReply) -> None:
+    message.status.code = reply.status
+    message.body = reply.body
+    message.details = reply.details
+    add = message.headers.set_headers.add
+    for name, value in reply.set_headers:
+        header = add().header
+        header.key = name
+        header.raw_value = value

@@ -1,0 +1,162 @@
+"""What a conversation hears and says, free of protobuf and of sockets. Header names are lower-case, header values raw bytes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class BodyMode(enum.IntEnum):
+    """How the proxy sends a body; numbers as in Envoy's ProcessingMode.BodySendMode."""
+
+    NONE = 0
+    STREAMED = 1
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX_STREAMED = 4
+    GRPC = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """What the proxy said of itself in its first message. Proxies that say nothing run full duplex: the picker contract asks for it."""
+
+    request_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+    response_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+    observability: bool = False
+
+
+DEFAULT_MODES = Modes()
+
+
+# ---- heard -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """The first message of a request. `subset` is the subset hint (None: none given)."""
+
+    headers: Headers
+    end_of_stream: bool = False
+    subset: Sequence[str] | None = None
+    modes: Modes = DEFAULT_MODES
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A part of the request body. The hint may come with any message; the last one counts."""
+
+    body: bytes
+    end_of_stream: bool = False
+    subset: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTrailers:
+    """The end of a request that has trailers."""
+
+    subset: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHeaders:
+    """`served` is the endpoint that answered, as the proxy says in its metadata; None when it does not say."""
+
+    headers: Headers
+    end_of_stream: bool = False
+    served: str | None = None
+    modes: Modes = DEFAULT_MODES
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseBody:
+    """A part of the response body."""
+
+    body: bytes
+    end_of_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseTrailers:
+    """The end of a response that has trailers."""
+
+
+Event = RequestHeaders | RequestBody | RequestTrailers | ResponseHeaders | ResponseBody | ResponseTrailers
+
+
+# ---- said --------------------------------------------------------------------------------------------------------------------
+
+
+class Phase(enum.Enum):
+    """Which half of the HTTP exchange a reply belongs to."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderChange:
+    """Headers to set (replacing what is there) and to remove."""
+
+    set_headers: Headers = ()
+    remove: Sequence[str] = ()
+
+
+NO_CHANGE = HeaderChange()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadersReply:
+    """Answers headers. `metadata` is the dynamic metadata by namespace."""
+
+    phase: Phase
+    change: HeaderChange = NO_CHANGE
+    clear_route_cache: bool = False
+    metadata: Mapping[str, Mapping[str, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedBodyReply:
+    """A piece of the body that replaces what the proxy sent; full duplex only."""
+
+    phase: Phase
+    body: bytes
+    end_of_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReply:
+    """Answers one body message in the other modes. `body` None leaves it as it is."""
+
+    phase: Phase
+    body: bytes | None = None
+    change: HeaderChange = NO_CHANGE
+    clear_route_cache: bool = False
+    metadata: Mapping[str, Mapping[str, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrailersReply:
+    """Answers trailers; never changes them."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class ImmediateReply:
+    """The proxy answers the client itself. Ends the conversation."""
+
+    status: int
+    body: bytes
+    set_headers: Headers = field(default=())
+    details: str = ""
+
+
+Reply = HeadersReply | StreamedBodyReply | BodyReply | TrailersReply | ImmediateReply
+
+
+class ProtocolError(Exception):
+    """The peer broke the protocol; the stream ends with gRPC status INVALID_ARGUMENT and this text."""

@@ -1,0 +1,48 @@
+"""Which headers the picker owns, and what a reply does to a header map (contract sections 1.3, 1.5 and 1.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from picker.extproc.events import HeaderChange, Headers
+
+DESTINATION = "x-gateway-destination-endpoint"
+SERVED = "x-gateway-destination-endpoint-served"
+SUBSET = "x-gateway-destination-endpoint-subset"
+DROP_REASON = "x-llm-d-request-dropped-reason"
+REQUEST_ID = "x-request-id"
+
+LB_NAMESPACE = "envoy.lb"
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+
+# Input to the picker or output of it: neither a model server nor a client gets to see these from the other side.
+CONTROL = frozenset({
+    "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id",
+    "x-llm-d-inference-objective", "x-gateway-inference-objective",
+    "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite",
+    "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms",
+    "x-llm-d-video-fps", "x-llm-d-video-duration-seconds", "x-llm-d-video-resolution",
+    DESTINATION, SERVED, SUBSET, DROP_REASON,
+})  # fmt: skip
+_NOT_COPIED = CONTROL | {"content-length"}
+
+
+def as_text(headers: Headers) -> dict[str, str]:
+    """By name; of a repeated header the last value."""
+    return {name: value.decode("utf-8", "replace") for name, value in headers}
+
+
+def change(headers: Headers, text: Mapping[str, str], first: Headers) -> HeaderChange:
+    """`first`, then every header that is not the picker's own set to the value it has; control headers that are present are removed.
+
+    Setting replaces all values of a name, so a header that occurs more than once is left alone: it would lose all but one. `text` is
+    `as_text(headers)`.
+    """
+    if len(text) == len(headers):
+        copied = [pair for pair in headers if pair[0] not in _NOT_COPIED]
+    else:
+        names = [name for name, _ in headers]
+        copied = [(name, value) for name, value in headers if name not in _NOT_COPIED and names.count(name) == 1]
+    owned = {name for name, _ in first}
+    present = CONTROL & text.keys()
+    return HeaderChange([*first, *copied], sorted(present - owned) if present else ())

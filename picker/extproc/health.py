@@ -1,0 +1,87 @@
+"""grpc.health.v1: ready or not, whatever service is asked for (contract section 8, no leader election)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+_SERVICE = "grpc.health.v1.Health"
+EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
+_LISTED = ("", EXT_PROC, "inference-extension", "liveness", "readiness")
+
+
+class Readiness:
+    """Whether the picker wants traffic. Written by the runner; health streams hear of changes."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """No reason against it."""
+        return not self._reasons
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why not, by topic."""
+        return dict(self._reasons)
+
+    def block(self, topic: str, reason: str) -> None:
+        """Not ready, because of `topic`."""
+        self._update(topic, reason)
+
+    def clear(self, topic: str) -> None:
+        """`topic` is no longer in the way."""
+        self._update(topic, None)
+
+    def _update(self, topic: str, reason: str | None) -> None:
+        before = self.ready
+        if reason is None:
+            self._reasons.pop(topic, None)
+        else:
+            self._reasons[topic] = reason
+        if before != self.ready:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def change(self) -> None:
+        """Returns when `ready` has changed."""
+        await self._changed.wait()
+
+
+class HealthService(grpc.GenericRpcHandler):
+    """Check, List and Watch."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+        listing, listed = health_pb2.HealthListRequest, health_pb2.HealthListResponse
+        self._methods = {
+            f"/{_SERVICE}/Check": grpc.unary_unary_rpc_method_handler(self._check, request.FromString, response.SerializeToString),
+            f"/{_SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(self._watch, request.FromString, response.SerializeToString),
+            f"/{_SERVICE}/List": grpc.unary_unary_rpc_method_handler(self._list, listing.FromString, listed.SerializeToString),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """For grpcio."""
+        return self._methods.get(handler_call_details.method)
+
+    def _status(self) -> Any:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        return health_pb2.HealthCheckResponse(status=serving if self._readiness.ready else health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def _check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return self._status()
+
+    async def _list(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return health_pb2.HealthListResponse(statuses={name: self._status() for name in _LISTED})
+
+    async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        while True:
+            yield self._status()
+            await self._readiness.change()

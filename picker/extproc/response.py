@@ -1,0 +1,95 @@
+"""The response half of a conversation: how a response body passes, and what is read from it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from picker.accounting.restore import ModelRestorer
+from picker.accounting.sse import SseUsageReader
+from picker.accounting.usage import JsonUsageTail
+from picker.exchange import Exchange, UsageReader
+from picker.extproc.events import BodyMode, BodyReply, Phase, Reply, StreamedBodyReply
+from picker.request import UsageFormat
+
+BODY_LIMIT_BYTES = 62_000
+"""Envoy refuses streamed bodies of more than 64 KB; the reference keeps to this."""
+
+HOLD_LIMIT_BYTES = 8 << 20
+"""A JSON response is held back until it is complete, as the reference does, but never more than this much of it."""
+
+
+def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Iterator[StreamedBodyReply]:
+    """`body` in pieces the proxy accepts, at least one, the end of stream on the last only."""
+    if len(body) <= BODY_LIMIT_BYTES:
+        yield StreamedBodyReply(phase, body, end_of_stream)
+        return
+    last = len(body) - BODY_LIMIT_BYTES
+    for start in range(0, len(body), BODY_LIMIT_BYTES):
+        yield StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+
+
+class ResponseBodyRelay:
+    """Passes one response body on: at once (streams, and whatever is not JSON), or held until complete (JSON)."""
+
+    __slots__ = ("_exchange", "_held", "_held_bytes", "_mode", "_restorer", "streaming")
+
+    def __init__(self, exchange: Exchange | None, mode: BodyMode, content_type: str, encoded: bool) -> None:
+        request = exchange.request if exchange is not None else None
+        sse = content_type.startswith("text/event-stream") or (not content_type and request is not None and request.body.stream)
+        json = not sse and (not content_type or "json" in content_type)
+        readable = exchange is not None and not encoded
+        rewritten = request is not None and request.target_model != request.model
+        self.streaming = sse
+        self._exchange = exchange
+        self._mode = mode
+        self._restorer = (
+            ModelRestorer(request.target_model, request.model) if rewritten and readable and (sse or json) and request is not None else None
+        )
+        self._held: list[bytes] | None = [] if json and readable and mode is BodyMode.FULL_DUPLEX_STREAMED else None
+        self._held_bytes = 0
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the body may change its length on the way."""
+        return self._restorer is not None
+
+    def reader(self, content_type: str, encoded: bool) -> UsageReader | None:
+        """What reads usage from this body; None when it cannot be read or holds none."""
+        if self._exchange is None or encoded:
+            return None
+        request = self._exchange.request
+        format_ = request.body.usage_format if request is not None else UsageFormat.OPENAI
+        if format_ is UsageFormat.NONE:
+            return None
+        if self.streaming:
+            return SseUsageReader(format_)
+        return JsonUsageTail(format_) if not content_type or "json" in content_type else None
+
+    def chunk(self, body: bytes, end_of_stream: bool) -> Sequence[Reply]:
+        """The replies to one body message."""
+        if self._exchange is not None:
+            self._exchange.response_chunk(body)
+        if self._held is not None:
+            self._held.append(body)
+            self._held_bytes += len(body)
+            if not end_of_stream and self._held_bytes <= HOLD_LIMIT_BYTES:
+                return ()
+            body = b"".join(self._held)
+            self._held = None
+        if self._mode is BodyMode.FULL_DUPLEX_STREAMED:
+            return list(pieces(Phase.RESPONSE, self._restored(body, end_of_stream), end_of_stream))
+        if self._restorer is None:
+            return (BodyReply(Phase.RESPONSE),)
+        return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream)),)
+
+    def rest(self) -> Sequence[Reply]:
+        """What was held back when trailers end the body."""
+        held, self._held = self._held, None
+        body = self._restored(b"".join(held or ()), True)
+        return list(pieces(Phase.RESPONSE, body, False)) if body else ()
+
+    def _restored(self, body: bytes, last: bool) -> bytes:
+        if self._restorer is None:
+            return body
+        body = self._restorer.feed(body)
+        return body + self._restorer.finish() if last else body

@@ -1,0 +1,77 @@
+"""The ext_proc service on grpcio: bytes in, bytes out. All it knows of the conversation is receive, finished and end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import grpc
+
+from picker.endpoint import join_host_port
+from picker.errors import ConfigError
+from picker.extproc.codec import decode, encode
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import ProtocolError
+from picker.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD = f"/{SERVICE}/Process"
+
+
+def bind(server: grpc.aio.Server, host: str, port: int, flag: str, credentials: grpc.ServerCredentials | None) -> None:
+    """Listen. Raises ConfigError naming `flag` when the address is taken."""
+    address = join_host_port(host, port)
+    try:
+        bound = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"{flag} {port}: cannot listen on {host}: {str(error).splitlines()[0]}") from None
+    if bound != port:
+        raise ConfigError(f"{flag} {port}: cannot listen on {host}")
+
+
+class ExternalProcessor(grpc.GenericRpcHandler):
+    """A generic handler: grpcio hands over and takes serialized messages."""
+
+    def __init__(self, converse: Callable[[], Conversation], metrics: Metrics) -> None:
+        self._converse = converse
+        self._streams = metrics.streams_inflight.cell()
+        self._duration = metrics.stream_duration.cell()
+        self._ended = metrics.streams_total
+        self._response_time = metrics.response_processing.cell()
+        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._process)
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that have not ended."""
+        return int(self._streams.value)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """For grpcio: our handler for our method, nothing for others."""
+        return self._handler if handler_call_details.method == METHOD else None
+
+    async def _process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        conversation = self._converse()
+        started = perf_counter()
+        self._streams.value += 1
+        code = "Canceled"
+        try:
+            while not conversation.finished:
+                data: Any = await context.read()
+                if data is grpc.aio.EOF:
+                    break
+                for reply in conversation.receive(decode(data)):
+                    await context.write(encode(reply))
+            code = "OK"
+        except ProtocolError as error:
+            code = "InvalidArgument"
+            log.warning("ext_proc stream refused: %s", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            conversation.end()
+            self._streams.value -= 1
+            self._duration.observe(perf_counter() - started)
+            self._ended.cell(code).value += 1

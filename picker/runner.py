@@ -1,0 +1,238 @@
+"""The composition root: builds every part from the settings, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import grpc
+
+from picker.accounting.decisions import DecisionLog
+from picker.admin import AdminApp, AdminServer
+from picker.config import default_source
+from picker.datalayer.datastore import Datastore, EndpointState
+from picker.datalayer.discovery.file import FileDiscovery
+from picker.datalayer.discovery.source import DiscoverySource
+from picker.datalayer.discovery.static import StaticDiscovery
+from picker.datalayer.poller import Pace
+from picker.datalayer.scraper import Scraper
+from picker.director import Director, Pool, Stages
+from picker.errors import ConfigError
+from picker.exchange import Ledger, Place
+from picker.extproc.conversation import Conversation
+from picker.extproc.health import HealthService, Readiness
+from picker.extproc.server_grpcio import ExternalProcessor, bind
+from picker.extproc.tls import server_credentials
+from picker.loader import Pipeline, load
+from picker.metrics import Metrics
+from picker.pool_gauges import PoolGauges
+from picker.settings import MIN_REFRESH_S, Settings
+from picker.tasks import TaskOwner
+from picker.views import views
+from picker.yaml_source import YamlSource
+
+log = logging.getLogger(__name__)
+
+
+class Core:
+    """The decision core, without any server: what both front doors stand on."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigError."""
+        self.metrics = Metrics()
+        self.datastore = Datastore()
+        self.decisions = DecisionLog(settings.decision_log_size)
+        self.readiness = Readiness()
+        self.pipeline: Pipeline = load(_config_source(settings), self.metrics)
+        self.sources = _sources(settings, self.metrics)
+        self.scraper = _scraper(settings, self.datastore, self.metrics)
+        pipeline = self.pipeline
+        self.director = Director(
+            Stages(pipeline.parsers, pipeline.admitters, pipeline.scheduler, pipeline.pre_request),
+            Pool(self.datastore.snapshot, self.datastore.match_subset),
+            Ledger(self.metrics, self._place, time.monotonic),
+            self.decisions,
+        )
+        self._gauges = PoolGauges(
+            self.metrics,
+            settings.pool_name,
+            interval_s=settings.refresh_prometheus_metrics_interval_s,
+            stale_s=settings.metrics_staleness_threshold_s,
+        )
+        self.datastore.subscribe(self._endpoints_changed)
+        self.metrics.info.cell("", _version()).value = 1
+
+    def _place(self, host_port: str) -> Place | None:
+        state = self.datastore.find(host_port)
+        return None if state is None else (state.endpoint, state.load)
+
+    def _endpoints_changed(self, added: Sequence[EndpointState], removed: Sequence[EndpointState]) -> None:
+        for state in removed:
+            for watcher in self.pipeline.watchers:
+                watcher.endpoint_removed(state.endpoint, state.bit)
+
+    def refresh_gauges(self) -> None:
+        """Before a metrics page is written."""
+        self._gauges.refresh(self.datastore.snapshot(), time.monotonic())
+        for producer in self.pipeline.producers:
+            self.metrics.prefix_size.cell(producer.name, producer.type).value = len(producer.index)
+
+
+class Runner:
+    """Core plus servers and background tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigError."""
+        self.settings = settings
+        self.core = Core(settings)
+        self._tasks = TaskOwner()
+        self._processor = ExternalProcessor(self._converse, self.core.metrics)
+        self._grpc: grpc.aio.Server | None = None
+        self._health: grpc.aio.Server | None = None
+        self._admin: AdminServer | None = None
+
+    def _converse(self) -> Conversation:
+        return Conversation(
+            self.core.director,
+            max_body_bytes=self.settings.max_request_body_bytes,
+            use_subset=not self.settings.disable_endpoint_subset_filter,
+            now_s=time.monotonic(),
+        )
+
+    async def start(self) -> None:
+        """Endpoints first, then the doors. Raises ConfigError when a port is taken or a source cannot be used."""
+        settings, core = self.settings, self.core
+        core.readiness.block("endpoints", "no list of endpoints yet")
+        # Ports are taken before anything else happens: a second picker on this machine must fail before it scrapes.
+        self._admin = AdminServer(AdminApp(core.metrics.registry, core.refresh_gauges, views(core)), settings.host, settings.metrics_port)
+        self._grpc = self._extproc_server()
+        self._health = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._health.add_generic_rpc_handlers((HealthService(core.readiness),))
+        bind(self._health, settings.host, settings.grpc_health_port, "--grpc-health-port", None)
+        for source in core.sources:
+            await source.start(core.datastore)
+            self._tasks.spawn(source.follow(), f"discovery {source.source}")
+        core.scraper.start()
+        await self._grpc.start()
+        await self._health.start()
+        self._tasks.spawn(self._admin.run(), "admin")
+        core.readiness.clear("endpoints")
+        log.info(
+            "serving ext_proc on %s:%d (%s), health on %d, metrics on %d, %d endpoints",
+            settings.host,
+            settings.grpc_port,
+            "TLS" if settings.secure_serving else "plain text",
+            settings.grpc_health_port,
+            settings.metrics_port,
+            len(core.datastore),
+        )
+
+    def _extproc_server(self) -> grpc.aio.Server:
+        settings = self.settings
+        options: list[tuple[str, int]] = [("grpc.so_reuseport", 0)]
+        if settings.grpc_max_recv_msg_size_bytes is not None:
+            options.append(("grpc.max_receive_message_length", settings.grpc_max_recv_msg_size_bytes))
+        if settings.grpc_max_send_msg_size_bytes is not None:
+            options.append(("grpc.max_send_message_length", settings.grpc_max_send_msg_size_bytes))
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((self._processor,))
+        if settings.health_checking:
+            server.add_generic_rpc_handlers((HealthService(self.core.readiness),))
+        credentials = server_credentials(settings.cert_path, reload=settings.enable_cert_reload) if settings.secure_serving else None
+        bind(server, settings.host, settings.grpc_port, "--grpc-port", credentials)
+        return server
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """NOT_SERVING at once; keep serving for the drain timeout, so that proxies notice; then wait for open streams.
+
+        `hurry` cuts both waits short. With a drain timeout of 0 there is no wait at all.
+        """
+        self.core.readiness.block("draining", "shutting down")
+        window_s = self.settings.drain_timeout_s
+        if window_s <= 0:
+            return
+        log.info("draining: NOT_SERVING, still serving for %g s", window_s)
+        if await _within(hurry.wait(), window_s):
+            return
+        if self._grpc is not None and self._processor.open_streams:
+            log.info("draining: waiting for %d open streams", self._processor.open_streams)
+            stopping = self._tasks.spawn(self._grpc.stop(grace=_FOREVER_S), "drain")
+            hurried = self._tasks.spawn(hurry.wait(), "drain hurry")
+            await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def stop(self) -> None:
+        """End everything; streams still open are cut, and settled."""
+        for server in (self._grpc, self._health):
+            if server is not None:
+                await server.stop(grace=None)
+        if self._admin is not None:
+            self._admin.stop()
+        await self.core.scraper.stop()
+        await self._tasks.close("the picker stops")
+
+
+_FOREVER_S = 86_400.0
+
+
+async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    """Whether it came about in time."""
+    try:
+        await asyncio.wait_for(wait, seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _config_source(settings: Settings) -> YamlSource:
+    if settings.config_file is not None:
+        try:
+            text = settings.config_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config-file {settings.config_file}: cannot be read: {error}") from None
+        return YamlSource(text, str(settings.config_file))
+    return YamlSource(settings.config_text, "--config-text") if settings.config_text is not None else default_source()
+
+
+def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
+    sources: list[DiscoverySource] = []
+    if settings.endpoints is not None:
+        sources.append(StaticDiscovery(settings.endpoints))
+    if settings.endpoints_file is not None:
+        errors = metrics.config_reload_errors.cell("endpoints-file")
+
+        def reloaded(good: bool) -> None:
+            errors.value += not good
+
+        sources.append(FileDiscovery(settings.endpoints_file, on_reload=reloaded))
+    return sources
+
+
+def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics) -> Scraper:
+    interval_s = settings.refresh_metrics_interval_s
+    if interval_s < MIN_REFRESH_S:
+        log.warning("--refresh-metrics-interval %g s is below the minimum; using %g s", interval_s, MIN_REFRESH_S)
+        interval_s = MIN_REFRESH_S
+    poll_errors = metrics.poll_errors.cell(_SOURCE_TYPE)
+    extract_errors = metrics.extract_errors.cell(_SOURCE_TYPE, "core-metrics-extractor")
+
+    def failed(kind: object) -> None:
+        poll_errors.value += 1
+
+    def unreadable() -> None:
+        extract_errors.value += 1
+
+    return Scraper(datastore, pace=Pace(interval_s=interval_s), on_error=failed, on_extract_error=unreadable)
+
+
+_SOURCE_TYPE = "metrics-data-source"
+
+
+def _version() -> str:
+    try:
+        return version("fairlead")
+    except PackageNotFoundError:
+        return "unknown"
