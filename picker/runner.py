@@ -9,8 +9,6 @@ from collections.abc import Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import grpc
-
 from picker.accounting.decisions import DecisionLog
 from picker.admin import AdminApp, AdminServer
 from picker.config import default_source
@@ -24,9 +22,8 @@ from picker.director import Director, Pool, Stages
 from picker.errors import ConfigError
 from picker.exchange import Ledger, Place
 from picker.extproc.conversation import Conversation
-from picker.extproc.health import HealthService, Readiness
-from picker.extproc.server_grpcio import ExternalProcessor, bind
-from picker.extproc.tls import server_credentials
+from picker.extproc.health import Readiness
+from picker.extproc.transport import Served, TlsOptions, Transport, TransportOptions
 from picker.loader import Pipeline, load
 from picker.metrics import Metrics
 from picker.pool_gauges import PoolGauges
@@ -90,9 +87,7 @@ class Runner:
         self.settings = settings
         self.core = Core(settings)
         self._tasks = TaskOwner()
-        self._processor = ExternalProcessor(self._converse, self.core.metrics)
-        self._grpc: grpc.aio.Server | None = None
-        self._health: grpc.aio.Server | None = None
+        self._transport: Transport | None = None
         self._admin: AdminServer | None = None
 
     def _converse(self) -> Conversation:
@@ -109,42 +104,24 @@ class Runner:
         core.readiness.block("endpoints", "no list of endpoints yet")
         # Ports are taken before anything else happens: a second picker on this machine must fail before it scrapes.
         self._admin = AdminServer(AdminApp(core.metrics.registry, core.refresh_gauges, views(core)), settings.host, settings.metrics_port)
-        self._grpc = self._extproc_server()
-        self._health = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        self._health.add_generic_rpc_handlers((HealthService(core.readiness),))
-        bind(self._health, settings.host, settings.grpc_health_port, "--grpc-health-port", None)
+        self._transport = _transport(settings, Served(self._converse, core.metrics, core.readiness))
         for source in core.sources:
             await source.start(core.datastore)
             self._tasks.spawn(source.follow(), f"discovery {source.source}")
         core.scraper.start()
-        await self._grpc.start()
-        await self._health.start()
+        await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
         core.readiness.clear("endpoints")
         log.info(
-            "serving ext_proc on %s:%d (%s), health on %d, metrics on %d, %d endpoints",
+            "serving ext_proc on %s:%d (%s, %s), health on %d, metrics on %d, %d endpoints",
             settings.host,
             settings.grpc_port,
+            settings.transport,
             "TLS" if settings.secure_serving else "plain text",
             settings.grpc_health_port,
             settings.metrics_port,
             len(core.datastore),
         )
-
-    def _extproc_server(self) -> grpc.aio.Server:
-        settings = self.settings
-        options: list[tuple[str, int]] = [("grpc.so_reuseport", 0)]
-        if settings.grpc_max_recv_msg_size_bytes is not None:
-            options.append(("grpc.max_receive_message_length", settings.grpc_max_recv_msg_size_bytes))
-        if settings.grpc_max_send_msg_size_bytes is not None:
-            options.append(("grpc.max_send_message_length", settings.grpc_max_send_msg_size_bytes))
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((self._processor,))
-        if settings.health_checking:
-            server.add_generic_rpc_handlers((HealthService(self.core.readiness),))
-        credentials = server_credentials(settings.cert_path, reload=settings.enable_cert_reload) if settings.secure_serving else None
-        bind(server, settings.host, settings.grpc_port, "--grpc-port", credentials)
-        return server
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """NOT_SERVING at once; keep serving for the drain timeout, so that proxies notice; then wait for open streams.
@@ -158,24 +135,20 @@ class Runner:
         log.info("draining: NOT_SERVING, still serving for %g s", window_s)
         if await _within(hurry.wait(), window_s):
             return
-        if self._grpc is not None and self._processor.open_streams:
-            log.info("draining: waiting for %d open streams", self._processor.open_streams)
-            stopping = self._tasks.spawn(self._grpc.stop(grace=_FOREVER_S), "drain")
+        if self._transport is not None and self._transport.open_streams:
+            log.info("draining: waiting for %d open streams", self._transport.open_streams)
+            stopping = self._tasks.spawn(self._transport.drain(), "drain")
             hurried = self._tasks.spawn(hurry.wait(), "drain hurry")
             await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
 
     async def stop(self) -> None:
         """End everything; streams still open are cut, and settled."""
-        for server in (self._grpc, self._health):
-            if server is not None:
-                await server.stop(grace=None)
+        if self._transport is not None:
+            await self._transport.stop()
         if self._admin is not None:
             self._admin.stop()
         await self.core.scraper.stop()
         await self._tasks.close("the picker stops")
-
-
-_FOREVER_S = 86_400.0
 
 
 async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> bool:
@@ -185,6 +158,26 @@ async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _transport(settings: Settings, served: Served) -> Transport:
+    """Raises ConfigError."""
+    options = TransportOptions(
+        host=settings.host,
+        port=settings.grpc_port,
+        health_port=settings.grpc_health_port,
+        health_on_both=settings.health_checking,
+        tls=TlsOptions(settings.cert_path, settings.enable_cert_reload, settings.client_ca_file) if settings.secure_serving else None,
+        max_recv_bytes=settings.grpc_max_recv_msg_size_bytes,
+        max_send_bytes=settings.grpc_max_send_msg_size_bytes,
+    )
+    if settings.transport == "h2":
+        from picker.extproc.transport_h2 import H2Transport
+
+        return H2Transport(options, served)
+    from picker.extproc.transport_grpcio import GrpcioTransport
+
+    return GrpcioTransport(options, served)
 
 
 def _config_source(settings: Settings) -> YamlSource:

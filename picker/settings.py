@@ -45,6 +45,8 @@ class Settings:
     secure_serving: bool
     cert_path: Path | None
     enable_cert_reload: bool
+    client_ca_file: Path | None
+    transport: str
     config_file: Path | None
     config_text: str | None
     decision_log_size: int
@@ -75,6 +77,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         secure_serving=flags.secure_serving,
         cert_path=flags.cert_path,
         enable_cert_reload=flags.enable_cert_reload,
+        client_ca_file=flags.client_ca_file,
+        transport=flags.transport,
         config_file=flags.config_file,
         config_text=flags.config_text,
         decision_log_size=flags.decision_log_size,
@@ -85,6 +89,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         raise ConfigError("no endpoints: give --endpoints host:port,... or --endpoints-file FILE")
     if settings.cert_path is not None and not settings.secure_serving:
         raise ConfigError("--cert-path needs --secure-serving")
+    if settings.client_ca_file is not None and not (settings.secure_serving and settings.transport == "h2"):
+        raise ConfigError("--client-ca-file needs --secure-serving and --transport h2")
     return settings
 
 
@@ -101,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     _bool(serving, "--secure-serving", True, "TLS on the ext_proc port, self-signed without --cert-path")
     serving.add_argument("--cert-path", type=Path, metavar="DIR", help="directory with tls.crt and tls.key")
     _bool(serving, "--enable-cert-reload", False, "use changed certificate files without a restart")
+    serving.add_argument("--client-ca-file", type=Path, metavar="FILE", help="PEM; proxies must show a certificate signed by it (h2 only)")
+    serving.add_argument(
+        "--transport", choices=("grpcio", "h2"), default="grpcio",
+        help="gRPC server: grpcio, or the lean one made for ext_proc (default: %(default)s)",
+    )  # fmt: skip
     serving.add_argument(
         "--drain-timeout", type=_duration, default=30.0, metavar="DURATION",
         help="on SIGTERM keep serving that long while reporting NOT_SERVING, then wait for open streams; 0 stops at once (default: 30s)",

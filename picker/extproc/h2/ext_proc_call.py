@@ -1,0 +1,106 @@
+"""The ext_proc method: bytes to and from a conversation, and the door's metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from picker.extproc.codec import decode, encode
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import BodyMode, Event, ProtocolError, RequestHeaders, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.h2.call import Method, Responder
+from picker.extproc.h2.status import Status, StatusError
+from picker.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+PATH = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+
+_RESPONSE_EVENTS = frozenset({ResponseHeaders, ResponseBody, ResponseTrailers})
+
+
+class ExtProcMethod:
+    """Makes a call for each stream; the cells of its metrics are looked up once."""
+
+    def __init__(self, converse: Callable[[], Conversation], metrics: Metrics) -> None:
+        self.converse = converse
+        self.inflight = metrics.streams_inflight.cell()
+        self.duration = metrics.stream_duration.cell()
+        self.ended = metrics.streams_total
+        self.response_time = metrics.response_processing.cell()
+
+    def __call__(self, responder: Responder) -> ExtProcCall:
+        """For the connection."""
+        return ExtProcCall(self)
+
+
+class ExtProcCall:
+    """One ext_proc stream.
+
+    Envoy ends each stream with RST_STREAM (INTERNAL_ERROR, and no END_STREAM before it), whether the response has passed or the client
+    has left; so the end of the response, as the messages tell it, decides whether a reset counts as OK or Canceled.
+    """
+
+    __slots__ = ("_conversation", "_headers_only", "_method", "_over", "_response_s", "_started_s")
+
+    def __init__(self, method: ExtProcMethod) -> None:
+        self._method = method
+        self._conversation = method.converse()
+        self._started_s = perf_counter()
+        self._response_s = 0.0
+        self._headers_only = False
+        """The proxy shows no response bodies."""
+        self._over = False
+        """The proxy has shown all of the response."""
+        method.inflight.value += 1
+
+    @property
+    def finished(self) -> bool:
+        """The conversation has said everything."""
+        return self._conversation.finished
+
+    def message(self, data: bytes) -> Sequence[bytes]:
+        """One ProcessingRequest. Raises StatusError (INVALID_ARGUMENT) for what is none, or comes at the wrong time."""
+        try:
+            event = decode(data)
+            if type(event) not in _RESPONSE_EVENTS:
+                if isinstance(event, RequestHeaders):
+                    self._headers_only = event.modes.response_body is BodyMode.NONE
+                return [encode(reply) for reply in self._conversation.receive(event)]
+            self._over = self._ends_response(event)
+            began_s = perf_counter()
+            replies = [encode(reply) for reply in self._conversation.receive(event)]
+            self._response_s += perf_counter() - began_s
+        except ProtocolError as error:
+            log.warning("ext_proc stream refused: %s", error)
+            raise StatusError(Status.INVALID_ARGUMENT, str(error)) from None
+        return replies
+
+    def _ends_response(self, event: Event) -> bool:
+        if isinstance(event, ResponseBody):
+            return event.end_of_stream
+        return isinstance(event, ResponseTrailers) or (isinstance(event, ResponseHeaders) and (event.end_of_stream or self._headers_only))
+
+    def half_closed(self) -> bool:
+        """The proxy has said everything, so have we."""
+        return True
+
+    def end(self, status: Status) -> None:
+        """Settle."""
+        method = self._method
+        if status is Status.CANCELLED and self._over:
+            status = Status.OK
+        try:
+            self._conversation.end()
+        finally:
+            method.inflight.value -= 1
+            method.duration.observe(perf_counter() - self._started_s)
+            method.ended.cell(status.label).value += 1
+            if self._response_s:
+                method.response_time.observe(self._response_s)
+
+
+def ext_proc(converse: Callable[[], Conversation], metrics: Metrics) -> dict[bytes, Method]:
+    """The service's methods by path."""
+    return {PATH: ExtProcMethod(converse, metrics)}

@@ -1,0 +1,456 @@
+"""The server on sockets: grpcio as the client, plain and TLS; raw sockets as the rude ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+
+from picker.errors import ConfigError
+from picker.extproc.events import HeadersReply, Phase, ProtocolError, StreamedBodyReply
+from picker.extproc.h2.health_calls import HealthCalls
+from picker.extproc.h2.limits import Limits
+from picker.extproc.h2.tls_context import ServerTls
+from picker.extproc.health import Readiness
+from picker.extproc.pb import ext_proc_pb2 as pb
+from picker.extproc.server_h2 import H2Server
+from picker.extproc.tls import self_signed
+from picker.extproc.transport import Served, TransportOptions
+from picker.extproc.transport_h2 import H2Transport
+from picker.metrics import Metrics
+from tests.gateway.ports import free_ports
+from tests.picker.extproc.h2.peer import ECHO, PREFACE, Calls, message
+from tests.picker.extproc.h2.test_connection import block
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@contextlib.asynccontextmanager
+async def echo_server(limits: Limits | None = None, tls: ServerTls | None = None) -> AsyncIterator[tuple[H2Server, Calls]]:
+    calls = Calls()
+    (port,) = free_ports(1)
+    server = H2Server({ECHO.encode(): calls}, "127.0.0.1", port, "--grpc-port", tls, limits)
+    await server.start()
+    try:
+        yield server, calls
+    finally:
+        await server.stop()
+
+
+def echo(channel: grpc.aio.Channel) -> Any:
+    return channel.stream_stream(ECHO)
+
+
+async def talk(channel: grpc.aio.Channel, *messages: bytes, **more: Any) -> list[bytes]:
+    async def say() -> AsyncIterator[bytes]:
+        for one in messages:
+            yield one
+
+    return [bytes(answer) async for answer in echo(channel)(say(), **more)]
+
+
+async def test_grpcio_as_client() -> None:
+    async with echo_server() as (server, calls), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert await talk(channel, b"one", b"x" * 1_000_000, b"") == [b"one", b"x" * 1_000_000, b""]
+        results = await asyncio.gather(*[talk(channel, b"%d" % i, b"y" * i * 100) for i in range(200)])
+        assert results == [[b"%d" % i, b"y" * i * 100] for i in range(200)]
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await talk(channel, b"fail")
+        assert (error.value.code(), error.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "ungültig 100%")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await talk(channel, b"x" * ((4 << 20) + 1))
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await channel.unary_unary("/no.Such/Method")(b"")
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert all(len(ends) == 1 for ends in calls.ends)
+        assert server.open_streams == 0
+
+
+async def test_gzip_from_grpcio() -> None:
+    async with echo_server() as (server, _):
+        gzip = grpc.Compression.Gzip
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", compression=gzip) as channel:
+            assert await talk(channel, b"z" * 100_000, b"short") == [b"z" * 100_000, b"short"]
+
+
+async def test_cancel_and_deadline_end_the_call_once() -> None:
+    async with echo_server() as (server, calls), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = echo(channel)()
+        await call.write(b"x")
+        assert await call.read() == b"x"
+        call.cancel()
+        late = echo(channel)(timeout=0.3)
+        await late.write(b"x")
+        assert await late.read() == b"x"
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await late.read()
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        for _ in range(100):
+            if not server.open_streams:
+                break
+            await asyncio.sleep(0.02)
+        assert server.open_streams == 0
+        assert [len(ends) for ends in calls.ends] == [1, 1]
+
+
+def _certificate(directory: Path) -> bytes:
+    key, certificate = self_signed()
+    (directory / "tls.key").write_bytes(key)
+    (directory / "tls.crt").write_bytes(certificate)
+    assert load_pem_private_key(key, None)
+    return certificate
+
+
+async def _served_certificate(port: int, context: ssl.SSLContext) -> bytes:
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    tls = writer.get_extra_info("ssl_object")
+    assert tls.selected_alpn_protocol() == "h2"
+    found = x509.load_der_x509_certificate(tls.getpeercert(True))
+    writer.close()
+    return found.public_bytes(encoding=_PEM)
+
+
+_PEM = __import__("cryptography.hazmat.primitives.serialization", fromlist=["Encoding"]).Encoding.PEM
+
+
+def _client_context(alpn: str = "h2") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([alpn])
+    return context
+
+
+async def test_grpcio_over_tls_and_a_renewed_certificate(tmp_path: Path) -> None:
+    first = _certificate(tmp_path)
+    async with echo_server(tls=ServerTls(tmp_path, reload=True)) as (server, _):
+        # The certificate names no host; grpcio insists on a name, so it is told to trust this one only.
+        assert await _served_certificate(server.port, _client_context()) == first
+        (tmp_path / "tls.key").write_bytes(b"half written")
+        await asyncio.sleep(1.3)
+        assert await _served_certificate(server.port, _client_context()) == first
+        second = _certificate(tmp_path)
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if await _served_certificate(server.port, _client_context()) == second:
+                break
+        assert await _served_certificate(server.port, _client_context()) == second
+
+
+def _named_certificate(directory: Path) -> bytes:
+    """For `localhost`, and good for both sides."""
+    import datetime
+
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (directory / "tls.key").write_bytes(pem)
+    (directory / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return pem
+
+
+async def test_grpcio_with_and_without_a_client_certificate(tmp_path: Path) -> None:
+    key = _named_certificate(tmp_path)
+    certificate = (tmp_path / "tls.crt").read_bytes()
+    options = [("grpc.ssl_target_name_override", "localhost")]
+    async with echo_server(tls=ServerTls(tmp_path, reload=False, client_ca=tmp_path / "tls.crt")) as (server, _):
+        target = f"127.0.0.1:{server.port}"
+        shown = grpc.ssl_channel_credentials(certificate, key, certificate)
+        async with grpc.aio.secure_channel(target, shown, options) as channel:
+            assert await talk(channel, b"one", b"x" * 500_000) == [b"one", b"x" * 500_000]
+            assert len(await asyncio.gather(*[talk(channel, b"x" * 10_000) for _ in range(50)])) == 50
+        async with grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(certificate), options) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await talk(channel, b"one")
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_tls_without_h2_is_refused() -> None:
+    async with echo_server(tls=ServerTls(None, reload=False)) as (server, _):
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=_client_context("http/1.1"))
+            assert await reader.read() == b""
+            writer.close()
+
+
+@pytest.mark.parametrize("what", ["directory", "ca"])
+def test_tls_files_that_cannot_be_used(tmp_path: Path, what: str) -> None:
+    (tmp_path / "ca").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"tls\.key" if what == "directory" else "--client-ca-file"):
+        ServerTls(tmp_path if what == "directory" else None, reload=False, client_ca=tmp_path / "ca")
+
+
+async def test_a_taken_port_names_its_flag() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--grpc-port {port}: cannot listen on 127.0.0.1:{port}"):
+            H2Server({}, "127.0.0.1", port, "--grpc-port")
+
+
+async def _raw(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+    writer.write(PREFACE + SettingsFrame(0, settings={4: 2**31 - 1}).serialize() + SettingsFrame(0, flags=["ACK"]).serialize())
+    writer.write(WindowUpdateFrame(0, 2**31 - 1 - 65_535).serialize())
+    return reader, writer
+
+
+async def test_a_flood_does_not_touch_another_connection() -> None:
+    async with echo_server() as (server, calls), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        await talk(channel, b"x")
+        reader, writer = await _raw(server.port)
+        head = block()
+
+        async def flood() -> int:
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                for first in range(1, 200_000, 1_000):
+                    writer.write(b"".join([
+                        HeadersFrame(stream, head, flags=["END_HEADERS"]).serialize() + RstStreamFrame(stream, 8).serialize()
+                        for stream in range(first, first + 1_000, 2)
+                    ]))  # fmt: skip
+                    await writer.drain()
+                    sent += 500
+                    await asyncio.sleep(0)
+            return sent
+
+        async def work() -> list[float]:
+            loop, times = asyncio.get_running_loop(), []
+            for _ in range(30):
+                began = loop.time()
+                assert await talk(channel, b"x") == [b"x"]
+                times.append(loop.time() - began)
+            return times
+
+        _, times = await asyncio.gather(flood(), work())
+        data = await asyncio.wait_for(reader.read(1 << 20), 5)
+        while more := await asyncio.wait_for(reader.read(1 << 20), 5):
+            data += more
+        assert b"too many streams cut short" in data
+        assert max(times) < 1.0
+        assert len(calls.made) < 4_000
+        assert all(len(ends) == 1 for ends in calls.ends)
+        writer.close()
+
+
+async def test_a_peer_that_does_not_read_is_not_read_from() -> None:
+    """Its answers stay within bounds, whatever windows it gives; then it is dropped."""
+    limits = Limits(stall_s=1.0, connection_bytes=64 << 20)
+    async with echo_server(limits) as (server, calls):
+        sock = socket.socket()
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, ("127.0.0.1", server.port))
+        start = PREFACE + SettingsFrame(0, settings={4: 2**31 - 1}).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+        start += WindowUpdateFrame(0, 2**31 - 1 - 65_535).serialize() + HeadersFrame(1, block(), flags=["END_HEADERS"]).serialize()
+        await loop.sock_sendall(sock, start)
+        data = DataFrame(1, message(b"make 1000000")).serialize()
+        # Every message is answered with 1 MB that nobody reads.
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(0.5):
+                for _ in range(3_000):
+                    await loop.sock_sendall(sock, data)
+                    await asyncio.sleep(0)
+        handled = len(calls.made[0].received)
+        assert handled < 20
+        for _ in range(100):
+            if calls.made[0].ends:
+                break
+            await asyncio.sleep(0.1)
+        assert len(calls.made[0].ends) == 1
+        sock.close()
+
+
+async def test_drain_waits_for_open_streams_and_takes_no_new_ones() -> None:
+    async with echo_server() as (server, _), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = echo(channel)()
+        await call.write(b"x")
+        assert await call.read() == b"x"
+        draining = asyncio.create_task(server.drain())
+        await asyncio.sleep(0.5)
+        assert not draining.done()
+        await call.write(b"still served")
+        assert await call.read() == b"still served"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await asyncio.wait_for(talk(channel, b"new"), 5)
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+        await asyncio.wait_for(draining, 5)
+
+
+async def test_stop_cuts_what_is_open() -> None:
+    async with echo_server() as (server, calls), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = echo(channel)()
+        await call.write(b"x")
+        assert await call.read() == b"x"
+        await asyncio.wait_for(server.stop(), 5)
+        assert await call.code() is not grpc.StatusCode.OK
+        assert len(calls.made[0].ends) == 1
+
+
+async def test_silent_and_half_open_connections_go() -> None:
+    async with echo_server(Limits(handshake_s=0.5)) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.wait_for(reader.read(-1), 5)
+        writer.close()
+
+
+# ---- the services --------------------------------------------------------------------------------------------------------------
+
+
+class Conversation:
+    """Echoes; an empty request body is a protocol error."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.ended = 0
+
+    def receive(self, event: Any) -> Any:
+        if type(event).__name__ == "RequestHeaders":
+            return ()
+        if not event.body:
+            raise ProtocolError("no body")
+        self.finished = event.body == b"last"
+        phase = Phase.REQUEST if type(event).__name__ == "RequestBody" else Phase.RESPONSE
+        return (HeadersReply(phase), StreamedBodyReply(phase, event.body, event.end_of_stream))
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+@contextlib.asynccontextmanager
+async def transport(readiness: Readiness) -> AsyncIterator[tuple[H2Transport, Metrics, list[Conversation], str, str]]:
+    port, health_port = free_ports(2)
+    metrics, made = Metrics(), []
+
+    def converse() -> Any:
+        made.append(Conversation())
+        return made[-1]
+
+    options = TransportOptions("127.0.0.1", port, health_port, health_on_both=True, tls=None)
+    served = H2Transport(options, Served(converse, metrics, readiness))
+    await served.start()
+    try:
+        yield served, metrics, made, f"127.0.0.1:{port}", f"127.0.0.1:{health_port}"
+    finally:
+        await served.stop()
+
+
+def _body(data: bytes, *, response: bool = False) -> pb.ProcessingRequest:
+    request = pb.ProcessingRequest()
+    part = request.response_body if response else request.request_body
+    part.body, part.end_of_stream = data, True
+    return request
+
+
+async def _rest(call: Any) -> int:
+    count = 0
+    while await call.read() is not grpc.aio.EOF:
+        count += 1
+    return count
+
+
+async def test_ext_proc_and_its_metrics() -> None:
+    async with transport(Readiness()) as (served, metrics, made, target, _), grpc.aio.insecure_channel(target) as channel:
+        method = channel.stream_stream(
+            "/envoy.service.ext_proc.v3.ExternalProcessor/Process", pb.ProcessingRequest.SerializeToString, pb.ProcessingResponse.FromString
+        )
+        call = method()
+        await call.write(_body(b"hello"))
+        assert (await call.read()).HasField("request_headers")
+        streamed = await call.read()
+        assert streamed.request_body.response.body_mutation.streamed_response.body == b"hello"
+        assert (served.open_streams, metrics.streams_inflight.cell().value) == (1, 1)
+        await call.write(_body(b"answer", response=True))
+        await call.done_writing()
+        assert await _rest(call) == 2
+        assert await call.code() is grpc.StatusCode.OK
+        last = method()
+        await last.write(_body(b"last"))
+        assert await _rest(last) == 2
+        assert await last.code() is grpc.StatusCode.OK
+        wrong = method()
+        await wrong.write(_body(b""))
+        assert (await wrong.code(), await wrong.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no body")
+        assert [c.ended for c in made] == [1, 1, 1]
+        assert metrics.streams_inflight.cell().value == 0
+        assert {k[0]: c.value for k, c in metrics.streams_total.cells.items()} == {"OK": 2, "InvalidArgument": 1}
+        assert sum(metrics.stream_duration.cell().counts) == 3
+        assert sum(metrics.response_processing.cell().counts) == 1
+
+
+async def test_a_reset_after_the_response_is_no_cancel() -> None:
+    """Envoy ends all its streams that way."""
+    async with transport(Readiness()) as (served, metrics, made, target, _), grpc.aio.insecure_channel(target) as channel:
+        method = channel.stream_stream(
+            "/envoy.service.ext_proc.v3.ExternalProcessor/Process", pb.ProcessingRequest.SerializeToString, pb.ProcessingResponse.FromString
+        )
+        for body in (_body(b"answer", response=True), _body(b"request")):
+            call = method()
+            await call.write(body)
+            await call.read()
+            await call.read()
+            call.cancel()
+        for _ in range(100):
+            if not served.open_streams:
+                break
+            await asyncio.sleep(0.02)
+        assert [c.ended for c in made] == [1, 1]
+        assert {k[0]: c.value for k, c in metrics.streams_total.cells.items()} == {"OK": 1, "Canceled": 1}
+
+
+async def test_health_on_both_ports() -> None:
+    readiness = Readiness()
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    async with transport(readiness) as (served, _, _, *targets):
+        for target in targets:
+            async with grpc.aio.insecure_channel(target) as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                assert (await stub.Check(health_pb2.HealthCheckRequest(service="any"))).status == serving
+                assert "readiness" in (await stub.List(health_pb2.HealthListRequest())).statuses
+                watch = stub.Watch(health_pb2.HealthCheckRequest())
+                assert (await watch.read()).status == serving
+                readiness.block("x", "y")
+                assert (await asyncio.wait_for(watch.read(), 5)).status == not_serving
+                assert (await stub.Check(health_pb2.HealthCheckRequest())).status == not_serving
+                readiness.clear("x")
+                assert (await asyncio.wait_for(watch.read(), 5)).status == serving
+                watch.cancel()
+        async with grpc.aio.insecure_channel(targets[0]) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            await watch.read()
+            await asyncio.wait_for(served.drain(), 5)
+            assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_health_service_has_the_methods_of_grpc_health_v1() -> None:
+    assert set(HealthCalls(Readiness()).methods) == {b"/grpc.health.v1.Health/" + name for name in (b"Check", b"List", b"Watch")}
