@@ -92,7 +92,8 @@ class ApproxPrefixCacheProducer:
         if self._hit_ratio is not None and self._hit_bytes is not None:
             self._hit_ratio.observe(hit / match.total_blocks)
             self._hit_bytes.observe(hit * match.block_tokens * BYTES_PER_TOKEN)
-        self.index.add(snapshot.bits[position], match.hashes, self._capacity(snapshot, position))
+        # Last block first: what the index forgets, when a prompt is longer than the cache, is then its tail, as in the server.
+        self.index.add(snapshot.bits[position], match.hashes[::-1], self._capacity(snapshot, position))
 
     def endpoint_removed(self, endpoint: Endpoint, bit: int) -> None:
         """Its cache is gone with it."""
