@@ -11,7 +11,8 @@ from urllib.parse import parse_qs
 
 import msgspec
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from picker.errors import ConfigError
 
@@ -38,20 +39,22 @@ class AdminApp:
         if scope["type"] != "http":
             return
         path = scope["path"]
+        more: list[tuple[bytes, bytes]] = []
         if scope["method"] not in ("GET", "HEAD"):
             status, kind, body = 405, b"text/plain", b"only GET is served here\n"
+            more = [(b"allow", b"GET, HEAD")]
         elif path == "/metrics":
-            status, kind, body = 200, CONTENT_TYPE_LATEST.encode(), await self._metrics()
+            status, kind, body = 200, CONTENT_TYPE_PLAIN_0_0_4.encode(), await self._metrics()
         elif path in self._views:
             try:
-                status, answer = self._views[path]({k: v[-1] for k, v in parse_qs(scope["query_string"].decode("latin-1")).items()})
+                status, answer = self._views[path](_query(scope["query_string"]))
             except ValueError as error:
                 status, answer = 400, {"error": str(error)}
             kind, body = b"application/json", _encode(answer) + b"\n"
         else:
             known = ", ".join(["/metrics", *self._views])
             status, kind, body = 404, b"text/plain", f"not found; here are {known}\n".encode()
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), *more]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -59,6 +62,11 @@ class AdminApp:
         """A page with thousands of series takes milliseconds to write: not on the loop that decides requests."""
         self._refresh()
         return await asyncio.to_thread(generate_latest, self._registry)
+
+
+def _query(raw: bytes) -> Query:
+    """An empty value is kept, so that a view can refuse it; of a repeated parameter the last one counts."""
+    return {name: values[-1] for name, values in parse_qs(raw.decode("latin-1"), keep_blank_values=True).items()}
 
 
 class _Server(uvicorn.Server):

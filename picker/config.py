@@ -5,12 +5,16 @@ Contract section 3. What this version cannot do yet is refused by name: nothing 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
 
 from picker.errors import ConfigError
+from picker.registry import nearest
 from picker.yaml_source import YamlSource
+
+log = logging.getLogger(__name__)
 
 API_VERSIONS = ("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1")
 KIND = "EndpointPickerConfig"
@@ -116,6 +120,8 @@ def decode(source: YamlSource) -> EndpointPickerConfig:
     config = source.decode(EndpointPickerConfig)
     if config.api_version not in API_VERSIONS:
         raise ConfigError(f"{source.where('apiVersion')}: '{config.api_version}' is not known; expected {' or '.join(API_VERSIONS)}")
+    if config.api_version != API_VERSIONS[0]:
+        log.warning("%s: '%s' is deprecated; use %s", source.where("apiVersion"), config.api_version, API_VERSIONS[0])
     if config.kind != KIND:
         raise ConfigError(f"{source.where('kind')}: '{config.kind}' is not known; expected {KIND}")
     _check_gates(source, config)
@@ -135,11 +141,13 @@ def _check_gates(source: YamlSource, config: EndpointPickerConfig) -> None:
         name, equals, value = gate.partition("=")
         where = source.where(f"featureGates[{i}]")
         if name not in FEATURE_GATES:
-            raise ConfigError(f"{where}: feature gate '{name}' is unknown or unregistered; known: {', '.join(FEATURE_GATES)}")
+            raise ConfigError(f"{where}: feature gate '{name}' is unknown or unregistered{nearest(name, FEATURE_GATES)}")
         if equals and value not in ("true", "false"):
             raise ConfigError(f"{where}: '{gate}': expected {name}, {name}=true or {name}=false")
         if name == "flowControl" and value != "false":
-            raise ConfigError(f"{where}: flow control is not supported by this version")
+            raise ConfigError(f"{where}: '{gate}': flow control is not supported by this version")
+        if name == "haPopulateNonLeaderDatastore" and value == "false":
+            raise ConfigError(f"{where}: '{gate}': there is no leader election in this version; every picker knows its endpoints")
 
 
 def _check_plugins(source: YamlSource, config: EndpointPickerConfig) -> None:
@@ -150,6 +158,7 @@ def _check_plugins(source: YamlSource, config: EndpointPickerConfig) -> None:
             raise ConfigError(f"{where}: plugin '{spec.name}' is missing a type")
         name = plugin_name(spec)
         if name in seen:
+            where = source.where(f"plugins[{i}].{'name' if spec.name else 'type'}")
             raise ConfigError(f"{where}: duplicate plugin name '{name}'")
         seen.add(name)
 
@@ -167,7 +176,8 @@ def _check_profiles(source: YamlSource, config: EndpointPickerConfig) -> None:
             if not ref.plugin_ref:
                 raise ConfigError(f"{where}: scheduling profile '{profile.name}' has a plugin entry missing a 'pluginRef'")
             if ref.weight is not None and not 0 <= ref.weight < float("inf"):
-                raise ConfigError(f"{where}.weight: expected a number that is not negative, got {ref.weight}")
+                place = source.where(f"schedulingProfiles[{i}].plugins[{j}].weight")
+                raise ConfigError(f"{place}: expected a finite number that is not negative, got {ref.weight}")
 
 
 def _refuse_later_features(source: YamlSource, config: EndpointPickerConfig) -> None:

@@ -63,7 +63,7 @@ class Director:
     def handle(
         self, headers: Mapping[str, str], body: bytes, subset: Sequence[str] | None, *, request_id: str, received_s: float
     ) -> Exchange:
-        """Decide where a complete request goes. Raises a Refusal, which is counted here."""
+        """Decide where a complete request goes. Raises a Refusal, or whatever a plugin raises; both are counted here."""
         started = time.perf_counter()
         path = request_path(headers)
         model = ""
@@ -78,7 +78,7 @@ class Director:
                 headers=headers,
                 body=parsed,
                 model=model,
-                target_model=(first(headers, MODEL_REWRITE) or model) if parsed.model_rewritable else model,
+                target_model=(first(headers, MODEL_REWRITE) or model) if model and parsed.model_rewritable else model,
                 objective=first(headers, OBJECTIVE),
                 fairness_id=first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID,
                 size_bytes=len(body),
@@ -91,6 +91,10 @@ class Director:
             exchange = self._schedule(request, snapshot, self._candidates(snapshot, subset))
         except Refusal as refusal:
             self._count_refusal(headers, model, refusal)
+            raise
+        except Exception as error:
+            # A fault in some plugin: nothing is open yet, but the request was there.
+            self._count_refusal(headers, model, Internal(repr(error)))
             raise
         self._processing.observe(time.perf_counter() - started)
         return exchange
@@ -135,7 +139,7 @@ class Director:
         started = time.perf_counter()
         try:
             result = self.stages.scheduler.schedule(request, candidates)
-        except Refusal:
+        except Exception:
             self._attempts.cell("failure", target, "", "", "").value += 1
             raise
         duration_s = time.perf_counter() - started

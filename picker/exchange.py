@@ -6,6 +6,7 @@ Settling gives back the in-flight load, and feeds usage and times to the metrics
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from picker.metrics import Metrics, RequestSeries
 from picker.request import InferenceRequest
 from picker.result import Decision, Outcome
 
+log = logging.getLogger(__name__)
+
 
 class Cause(enum.Enum):
     """What ended an exchange; the value is the error code in metrics, None when the request succeeded."""
@@ -24,6 +27,8 @@ class Cause(enum.Enum):
     MODEL_SERVER_ERROR = "ModelServerError"
     DISCONNECTED = "Disconnected"
     """The stream ended before the response did: the client left, or the model server broke off."""
+    BAD_REQUEST = "BadRequest"
+    """Found out only after the decision."""
     FAILED = "Internal"
     """An error of our own."""
 
@@ -116,7 +121,12 @@ class Exchange:
         self._chunks += 1
         self._response_bytes += len(chunk)
         if self._reader is not None:
-            self._reader.feed(chunk)
+            try:
+                self._reader.feed(chunk)
+            except Exception:
+                # Usage is worth less than the response it is read from.
+                log.exception("usage is not counted: a response could not be read")
+                self._reader = None
 
     @property
     def settled(self) -> bool:
@@ -134,7 +144,10 @@ class Exchange:
             cause = Cause.MODEL_SERVER_ERROR
         usage: Usage | None = None
         if self._reader is not None:
-            usage = self._reader.finish()
+            try:
+                usage = self._reader.finish()
+            except Exception:
+                log.exception("usage is not counted: a response could not be read")
             self._reader = None
         self._observe(cause, usage, self._ledger.now())
 
@@ -149,10 +162,10 @@ class Exchange:
                 series.cached_tokens.observe(usage.cached_tokens)
             if output is not None:
                 series.output_tokens.observe(output)
-        if cause.value is not None:
-            series.error(cause.value)
         ttft = None if self._first_s is None else self._first_s - self._received_s
         if self.request is not None:
+            if cause.value is not None:
+                series.error(cause.value)
             series.running.value -= 1
             series.duration.observe(now - self._received_s)
             if self._first_s is not None:

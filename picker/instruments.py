@@ -71,6 +71,12 @@ class Family(Generic[Cell]):
         """Drop a cell whose subject is gone."""
         self.cells.pop(values, None)
 
+    def forget(self, **labels: str) -> None:
+        """Drop every cell that has these label values."""
+        wanted = [(self.labels.index(name), value) for name, value in labels.items()]
+        for values in [v for v in self.cells if all(v[i] == value for i, value in wanted)]:
+            del self.cells[values]
+
     def collect(self) -> Iterator[Metric]:
         """The exposition of this family and of its twins."""
         yield self._expose(self.name, f"[ALPHA] {self.help}", self.labels, list(self.cells.items()))
@@ -140,7 +146,7 @@ class Histogram(Family[Distribution]):
 
     def __init__(self, name: str, help_: str, bounds: Sequence[float], labels: Sequence[str] = (), twins: Sequence[Twin] = ()) -> None:
         self.bounds = tuple(bounds)
-        self._names = [str(floatToGoString(b)) for b in (*self.bounds, inf)]  # type: ignore[no-untyped-call]
+        self._names = [_le(b) for b in (*self.bounds, inf)]
         super().__init__(name, help_, labels, lambda: Distribution(self.bounds), twins)
 
     def _expose(self, name: str, help_: str, labels: Sequence[str], cells: list[tuple[tuple[str, ...], Distribution]]) -> Metric:
@@ -153,6 +159,11 @@ class Histogram(Family[Distribution]):
                 buckets.append((bound, running))
             family.add_metric(values, buckets, cell.total)
         return family
+
+
+def _le(bound: float) -> str:
+    """As Go's client writes it, so that series keep their labels: `1`, not `1.0`; `1.048576e+06`."""
+    return str(floatToGoString(bound)).removesuffix(".0")  # type: ignore[no-untyped-call]
 
 
 class LabelCap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from picker.config import EndpointPickerConfig, PluginSpec, ProfileSpec, Weighte
 from picker.errors import ConfigError
 from picker.metrics import Metrics
 from picker.plugin import Admitter, EndpointWatcher, Filter, Parser, Picker, PreRequest, ProfileHandler, SaturationDetector, Scorer
-from picker.registry import Registry
+from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
@@ -56,16 +56,21 @@ class _Loader:
 
     def plugin(self, name: str, fallback_type: str) -> Any:
         """Part of `picker.plugin.Handle`."""
+        asker = self._building[-1]
         plugin = self._get(name)
         if plugin is None and name == fallback_type:
             plugin = self._make_default(fallback_type)
         if plugin is None:
-            raise ConfigError(f"{self._source.where('plugins')}: '{self._building[-1]}' references undefined plugin '{name}'")
+            raise ConfigError(f"{self._place_of(asker)}: '{asker}' references undefined plugin '{name}'{self._nearest(name)}")
         if plugin.type != fallback_type:
-            raise ConfigError(
-                f"{self._source.where('plugins')}: '{self._building[-1]}' needs a {fallback_type}, but '{name}' is a {plugin.type}"
-            )
+            raise ConfigError(f"{self._place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
         return plugin
+
+    def _place_of(self, name: str) -> str:
+        return self._source.where(f"plugins[{self._specs[name][0]}]" if name in self._specs else "plugins")
+
+    def _nearest(self, name: str) -> str:
+        return nearest(name, self._specs)
 
     def _get(self, name: str) -> Any:
         """The configured plugin of this name, built if need be; None when the configuration has none."""
@@ -75,10 +80,10 @@ class _Loader:
             return None
         index, spec = self._specs[name]
         if name in self._building:
-            raise ConfigError(f"{self._source.where(f'plugins[{index}]')}: dependency cycle: {' -> '.join([*self._building, name])}")
-        return self._make(spec, self._source.where(f"plugins[{index}]"))
+            raise ConfigError(f"{self._place_of(name)}: dependency cycle: {' -> '.join([*self._building, name])}")
+        return self._make(spec, lambda path: self._source.where(f"plugins[{index}].{path}"))
 
-    def _make(self, spec: PluginSpec, where: str) -> Any:
+    def _make(self, spec: PluginSpec, where: Callable[[str], str]) -> Any:
         name = plugin_name(spec)
         self._building.append(name)
         try:
@@ -89,7 +94,13 @@ class _Loader:
         return plugin
 
     def _make_default(self, type_: str) -> Any:
-        return self._built.get(type_) or self._make(PluginSpec(type=type_), f"default plugin {type_}")
+        """The plugin that is there although the configuration does not mention it."""
+        known = self._built.get(type_)
+        if known is None:
+            return self._make(PluginSpec(type=type_), lambda path: f"default plugin {type_}: {path}")
+        if known.type != type_:
+            raise ConfigError(f"{self._place_of(type_)}: a {known.type} has the name of the default {type_}; give it another one")
+        return known
 
     def pipeline(self) -> Pipeline:
         """Everything, checked."""
@@ -125,22 +136,25 @@ class _Loader:
         scorers: list[WeightedScorer] = []
         picker: Picker | None = None
         for j, ref in enumerate(spec.plugins):
-            where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}]")
-            plugin = self._get(ref.plugin_ref)
+            name = ref.plugin_ref
+            written = bool(self._config.scheduling_profiles)
+            where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}]") if written else self._place_of(name)
+            plugin = self._get(name)
             if plugin is None:
-                raise ConfigError(f"{where}: scheduling profile '{spec.name}' references undefined plugin '{ref.plugin_ref}'")
+                raise ConfigError(f"{where}: scheduling profile '{spec.name}' references undefined plugin '{name}'{self._nearest(name)}")
             if isinstance(plugin, Picker):
                 if picker is not None:
                     raise ConfigError(f"{where}: profile '{spec.name}': already have a registered picker")
                 picker = plugin
             elif not isinstance(plugin, Filter | Scorer):
-                raise ConfigError(f"{where}: '{ref.plugin_ref}' ({plugin.type}) is not a filter, scorer or picker")
+                raise ConfigError(f"{where}: '{name}' ({plugin.type}) is not a filter, scorer or picker")
             if isinstance(plugin, Filter):
                 filters.append(plugin)
             if isinstance(plugin, Scorer):
                 scorers.append(WeightedScorer(plugin, 1.0 if ref.weight is None else ref.weight))
             elif ref.weight is not None:
-                raise ConfigError(f"{where}.weight: only a scorer has a weight; '{ref.plugin_ref}' is a {plugin.type}")
+                where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}].weight")
+                raise ConfigError(f"{where}: only a scorer has a weight; '{name}' is a {plugin.type}")
         if picker is None:
             declared = [p for p in self._built.values() if isinstance(p, Picker)]
             picker = declared[0] if declared else self._make_default(MaxScorePicker.type)
@@ -174,7 +188,7 @@ class _Loader:
         for path, name in refs:
             plugin = self._get(name)
             if plugin is None:
-                raise ConfigError(f"{self._source.where(path)}: parser references undefined plugin '{name}'")
+                raise ConfigError(f"{self._source.where(path)}: parser references undefined plugin '{name}'{self._nearest(name)}")
             if not isinstance(plugin, Parser):
                 raise ConfigError(f"{self._source.where(path)}: '{name}' ({plugin.type}) is not a parser")
             parsers.append(plugin)
@@ -184,6 +198,9 @@ class _Loader:
         path, name = "saturationDetector", ""
         flow_control = self._config.flow_control
         if flow_control is not None and flow_control.saturation_detector is not None:
+            if self._config.saturation_detector is not None:
+                where = self._source.where("saturationDetector")
+                raise ConfigError(f"{where}: give flowControl.saturationDetector or the deprecated saturationDetector, not both")
             path, name = "flowControl.saturationDetector", flow_control.saturation_detector.plugin_ref
         elif self._config.saturation_detector is not None:
             log.warning("%s: top-level 'saturationDetector' is deprecated; use flowControl.saturationDetector", self._source.source)
@@ -192,8 +209,10 @@ class _Loader:
             declared = [p for p in self._built.values() if isinstance(p, SaturationDetector)]
             return declared[0] if declared else self._make_default(UtilizationDetector.type)
         plugin = self._get(name)
+        if plugin is None and name == UtilizationDetector.type:  # the field's default, spelt out
+            plugin = self._make_default(name)
         if plugin is None:
-            raise ConfigError(f"{self._source.where(path)}: saturation detector references undefined plugin '{name}'")
+            raise ConfigError(f"{self._source.where(path)}: saturation detector references undefined plugin '{name}'{self._nearest(name)}")
         if not isinstance(plugin, SaturationDetector):
             raise ConfigError(f"{self._source.where(path)}: '{name}' ({plugin.type}) is not a saturation detector")
         return plugin

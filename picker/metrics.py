@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from picker.instruments import Counter, Distribution, Gauge, Histogram, InstrumentCollector, LabelCap, Number, Twin
+from picker.instruments import OTHER, Counter, Distribution, Gauge, Histogram, InstrumentCollector, LabelCap, Number, Twin
 
 _GENERAL = (
     *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120, 180, 240, 300, 360),
@@ -28,6 +28,8 @@ _RESPONSE_PROCESSING = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02,
 _HIT_RATIO = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 _HIT_BYTES = (0, *[2**n for n in range(4, 17)])
 _STREAM = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
+
+_MAX_SERIES = 10_000
 
 _L = ("model_name", "target_model_name", "fairness_id", "priority")
 _OBJECTIVE = {"model_name": "model_name", "target_model_name": "target_model_name"}
@@ -163,8 +165,15 @@ class Metrics:
         key = (self.cap_model(model), self.cap_model(target_model), self.cap_fairness(fairness_id), priority)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = RequestSeries(self, key)
+            if len(self._series) >= _MAX_SERIES:
+                # Each label alone is capped; clients could still fill memory with their combinations.
+                key = (OTHER, OTHER, OTHER, priority)
+            series = self._series.get(key) or self._series.setdefault(key, RequestSeries(self, key))
         return series
+
+    def forget_endpoint(self, name: str, namespace: str) -> None:
+        """The endpoint is gone for good: pods come and go, their series must not pile up."""
+        self.scheduler_attempts.forget(endpoint_name=name, namespace=namespace)
 
 
 class RequestSeries:

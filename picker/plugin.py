@@ -48,7 +48,7 @@ class Plugin(Protocol):
 
 @runtime_checkable
 class Filter(Protocol):
-    """Takes endpoints out. `reason` is a short text for the decision record."""
+    """Takes endpoints out."""
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates: ...
 

@@ -17,14 +17,14 @@ _PAIR = Struct("<QQ").pack
 
 
 class Prompt:
-    """Canonical prompt bytes plus the tokens of content that is not text (images, audio). Hashes are computed once per block size."""
+    """Canonical prompt bytes plus the tokens of content that is not text (images, audio). The hashes asked for last are kept."""
 
     __slots__ = ("_hashes", "data", "extra_tokens")
 
     def __init__(self, data: bytes = b"", extra_tokens: int = 0) -> None:
         self.data = data
         self.extra_tokens = extra_tokens
-        self._hashes: tuple[int, str, list[int]] | None = None
+        self._hashes: tuple[tuple[int, str, int], list[int]] | None = None
 
     @property
     def tokens(self) -> int:
@@ -34,8 +34,9 @@ class Prompt:
     def block_hashes(self, block_tokens: int, seed: str, max_blocks: int) -> list[int]:
         """Chained xxh64 of each block of `block_tokens` tokens, at most `max_blocks` of them. `seed` is model + cache salt."""
         cached = self._hashes
-        if cached is not None and cached[0] == block_tokens and cached[1] == seed:
-            return cached[2]
+        key = (block_tokens, seed, max_blocks)
+        if cached is not None and cached[0] == key:
+            return cached[1]
         step = block_tokens * BYTES_PER_TOKEN
         previous = xxh64_intdigest(seed.encode())
         view = memoryview(self.data)[: step * max_blocks]
@@ -44,7 +45,7 @@ class Prompt:
         for start in range(0, len(view), step):
             previous = xxh64_intdigest(_PAIR(xxh64_intdigest(view[start : start + step]), previous))
             append(previous)
-        self._hashes = (block_tokens, seed, hashes)
+        self._hashes = (key, hashes)
         return hashes
 
 

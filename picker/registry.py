@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from picker.plugin import Handle
 
 
 class Registry:
-    """Plugin classes by type string. A type can be registered once; aliases map a deprecated name to its successor."""
+    """Plugin classes by type string. A type can be registered once."""
 
     def __init__(self, classes: Iterable[type[Any]]) -> None:
         self._classes: dict[str, type[Any]] = {}
@@ -36,31 +37,75 @@ class Registry:
         """All registered types, in stage order."""
         return list(self._classes)
 
-    def build(self, type_: str, name: str, parameters: Mapping[str, Any] | None, handle: Handle, where: str) -> Any:
-        """Make the plugin. `where` names the place in the configuration; raises ConfigError with it when something is wrong."""
+    def build(self, type_: str, name: str, parameters: Mapping[str, Any] | None, handle: Handle, where: Callable[[str], str]) -> Any:
+        """Make the plugin. `where` puts a path inside the plugin's entry into words; raises ConfigError with it when something is
+        wrong."""
         cls = self._classes.get(type_)
         if cls is None:
             near = difflib.get_close_matches(type_, self._classes, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ConfigError(f"{where}: plugin type '{type_}' is not registered{hint}")
+            raise ConfigError(f"{where('type')}: plugin type '{type_}' is not registered{hint}")
         try:
             decoded = msgspec.convert(parameters or {}, cls.Parameters)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{where}.parameters: {explain(error, cls.Parameters)}") from None
+            path, message = explain(error, cls.Parameters, parameters)
+            raise ConfigError(f"{where(f'parameters.{path}'.rstrip('.'))}: {message}") from None
         try:
             return cls(name, decoded, handle)
         except ValueError as error:
-            raise ConfigError(f"{where}.parameters: {error}") from None
+            raise ConfigError(f"{where('parameters')}: {error}") from None
 
 
-def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct]) -> str:
-    """msgspec's text, with the nearest valid name added for an unknown field of `struct` itself."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about an unknown name: the nearest valid one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names) or 'none'}"
+
+
+def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct], data: Any) -> tuple[str, str]:
+    """A path into `data` such as `a[2].b` ('' for all of it), and msgspec's text with the nearest valid name or the value at fault."""
     text = str(error)
-    if "unknown field" not in text:
-        return text
-    unknown = text.split("`")[1]
-    fields = [f.encode_name for f in msgspec.structs.fields(struct)]
-    near = difflib.get_close_matches(unknown, fields, n=1, cutoff=0.5)
-    if near:
-        return f"{text}; did you mean '{near[0]}'?"
-    return f"{text}; known: {', '.join(fields) or 'none'}"
+    path = ""
+    if where := _WHERE.search(text):
+        path, text = where[1], text[: where.start()]
+    if unknown := _UNKNOWN.search(text):
+        return f"{path}.{unknown[1]}".lstrip("."), text + nearest(unknown[1], _fields_at(struct, path))
+    value = _value_at(data, path)
+    return path, text if isinstance(value, Mapping | list) else f"{text}; found {_short(value)}"
+
+
+_WHERE = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+def _fields_at(struct: type[msgspec.Struct], path: str) -> list[str]:
+    """The fields of the struct that `path` leads to, as they are written."""
+    here: list[Any] = [msgspec.inspect.type_info(struct)]
+    for name, _ in _STEP.findall(path):
+        below = [_below(option, name) for info in here for option in getattr(info, "types", (info,))]
+        here = [info for info in below if info is not None]
+    options = [option for info in here for option in getattr(info, "types", (info,))]
+    return [f.encode_name for option in options if isinstance(option, msgspec.inspect.StructType) for f in option.fields]
+
+
+def _below(info: Any, name: str) -> Any:
+    if name and isinstance(info, msgspec.inspect.StructType):
+        return next((f.type for f in info.fields if f.encode_name == name), None)
+    return None if name else getattr(info, "item_type", None)
+
+
+def _value_at(data: Any, path: str) -> Any:
+    """A mapping or list when the place cannot be found."""
+    for name, index in _STEP.findall(path):
+        try:
+            data = data[name or int(index)]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return []
+    return data
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

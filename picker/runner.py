@@ -71,6 +71,7 @@ class Core:
         for state in removed:
             for watcher in self.pipeline.watchers:
                 watcher.endpoint_removed(state.endpoint, state.bit)
+            self.metrics.forget_endpoint(state.endpoint.name, state.endpoint.namespace)
 
     def refresh_gauges(self) -> None:
         """Before a metrics page is written."""
@@ -137,9 +138,10 @@ class Runner:
             return
         if self._transport is not None and self._transport.open_streams:
             log.info("draining: waiting for %d open streams", self._transport.open_streams)
-            stopping = self._tasks.spawn(self._transport.drain(), "drain")
-            hurried = self._tasks.spawn(hurry.wait(), "drain hurry")
-            await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            self._tasks.spawn(self._transport.drain(), "refuse new streams")
+            # Not until that drain has ended: it may also wait for health watchers, which never leave by themselves.
+            while self._transport.open_streams and not hurry.is_set():
+                await _within(hurry.wait(), 0.05)
 
     async def stop(self) -> None:
         """End everything; streams still open are cut, and settled."""

@@ -16,6 +16,7 @@ from picker.units import parse_duration_s
 
 MIN_REFRESH_S = 0.05
 
+_MAX_MESSAGE_SIZE = 2**31 - 1
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -91,6 +92,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         raise ConfigError("--cert-path needs --secure-serving")
     if settings.client_ca_file is not None and not (settings.secure_serving and settings.transport == "h2"):
         raise ConfigError("--client-ca-file needs --secure-serving and --transport h2")
+    if settings.enable_cert_reload and settings.cert_path is None:
+        raise ConfigError("--enable-cert-reload needs --cert-path: a self-signed certificate has no files to look at")
     return settings
 
 
@@ -116,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
         "--drain-timeout", type=_duration, default=30.0, metavar="DURATION",
         help="on SIGTERM keep serving that long while reporting NOT_SERVING, then wait for open streams; 0 stops at once (default: 30s)",
     )  # fmt: skip
-    serving.add_argument("--grpc-max-recv-msg-size", type=_quantity, metavar="SIZE", help="e.g. 10MiB (default: gRPC's 4 MB)")
-    serving.add_argument("--grpc-max-send-msg-size", type=_quantity, metavar="SIZE", help="e.g. 10MiB (default: unlimited)")
+    serving.add_argument("--grpc-max-recv-msg-size", type=_message_size, metavar="SIZE", help="e.g. 10MiB (default: gRPC's 4 MB)")
+    serving.add_argument("--grpc-max-send-msg-size", type=_message_size, metavar="SIZE", help="e.g. 10MiB (default: unlimited)")
     serving.add_argument(
         "--max-request-body-size", type=_quantity, default=64 << 20, metavar="SIZE",
         help="larger request bodies are refused with 413; 0 = no limit (default: 64MiB)",
@@ -144,8 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     config = p.add_argument_group("configuration")
     config.add_argument("--config-file", type=Path, metavar="FILE", help="an EndpointPickerConfig")
     config.add_argument("--config-text", metavar="YAML", help="the same as text")
-    config.add_argument("--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions")
-    config.add_argument("-v", type=_count, default=2, metavar="LEVEL", help="2 default, 3 verbose, 4 debug, 5 trace (default: %(default)s)")
+    config.add_argument(
+        "--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions (default: %(default)s)"
+    )
+    config.add_argument(
+        "-v", "--v", type=_count, default=2, metavar="LEVEL", help="2 default, 3 verbose, 4 debug, 5 trace (default: %(default)s)"
+    )
     config.add_argument("--zap-encoder", choices=("console", "json"), default="console", help="log format (default: %(default)s)")
     return p
 
@@ -188,3 +195,10 @@ def _quantity(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{text}': expected a size such as 512KiB, 10MiB or 25MB")
     return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
+
+
+def _message_size(text: str) -> int:
+    size = _quantity(text)
+    if size <= _MAX_MESSAGE_SIZE:
+        return size
+    raise argparse.ArgumentTypeError(f"'{text}': expected less than 2GiB, the most that gRPC can be told")

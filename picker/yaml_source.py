@@ -13,6 +13,7 @@ from picker.registry import explain
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+_MERGE = "tag:yaml.org,2002:merge"  # `<<: *anchor`
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -23,11 +24,12 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[object] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+            continue
         key = loader.construct_object(key_node)
-        if isinstance(key, str) and key in seen:
+        if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-        if isinstance(key, str):
-            seen.add(key)
+        seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -51,7 +53,7 @@ class YamlSource:
             mark = error.problem_mark or error.context_mark
             line = f":{mark.line + 1}" if mark else ""
             raise ConfigError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: not valid YAML: {error}") from None
         if not isinstance(self.data, dict):
             raise ConfigError(f"{source}: expected a mapping at the top level, got {type(self.data).__name__}")
@@ -67,21 +69,26 @@ class YamlSource:
         try:
             return msgspec.convert(self.data, type_)
         except msgspec.ValidationError as error:
-            text = explain(error, type_)
-            message, _, path = text.partition(" - at `$")
-            path, _, hint = path.partition("`")
-            raise ConfigError(f"{self.where(path.lstrip('.'))}: {message}{hint}") from None
+            path, message = explain(error, type_, self.data)
+            raise ConfigError(f"{self.where(path)}: {message}") from None
 
     def _line(self, path: str) -> int | None:
+        """Of the key that `path` ends with, or of the innermost one on the way to it."""
         node = self._root
+        if node is None:
+            return None
+        line = int(node.start_mark.line)
         for match in _STEP.finditer("." + path if path and not path.startswith("[") else path):
             name, index = match.groups()
-            below: yaml.Node | None = None
             if name is not None and isinstance(node, yaml.MappingNode):
-                below = next((value for key, value in node.value if key.value == name), None)
+                # The last one counts: keys merged from an anchor come before those that override them.
+                pair = next(((key, value) for key, value in reversed(node.value) if key.value == name), None)
+                if pair is None:
+                    break
+                line, node = int(pair[0].start_mark.line), pair[1]
             elif index is not None and index.isdigit() and isinstance(node, yaml.SequenceNode) and int(index) < len(node.value):
-                below = node.value[int(index)]
-            if below is None:
+                node = node.value[int(index)]
+                line = int(node.start_mark.line)
+            else:
                 break
-            node = below
-        return int(node.start_mark.line) + 1 if node is not None else None
+        return line + 1

@@ -62,6 +62,8 @@ PICKER_CLUSTER = "picker"
 # Small, so that a slow reader of a stream is felt by the model server and not paid for in Envoy's memory.
 CONNECTION_BUFFER_BYTES = 32768
 # Each of these says that the model server has not begun to work on the request, so a second try costs no tokens.
+# One flaw comes with any retry policy: a body that trailers follow is sent twice (envoyproxy/envoy issue 45470). Only HTTP/2 clients
+# can send request trailers, and none that speaks to model servers is known to; `--retries 0` is for those that do.
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
 ACCESS_LOG_FIELDS = {
     "time": "%START_TIME%",

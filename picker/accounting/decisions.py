@@ -7,16 +7,24 @@ from collections.abc import Iterator
 
 from picker.result import Decision
 
+_MAX_ROWS = 100_000
+"""Candidates over all records: a record of 1,000 endpoints weighs a hundred times one of ten."""
+
 
 class DecisionLog:
-    """Bounded: the oldest record goes when a new one comes."""
+    """Bounded by records and by their size: the oldest go when a new one comes."""
 
     def __init__(self, capacity: int = 512) -> None:
-        self._records: deque[Decision] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._records: deque[Decision] = deque()
+        self._rows = 0
 
     def add(self, decision: Decision) -> None:
         """Keep a record."""
         self._records.append(decision)
+        self._rows += len(decision.result.candidates)
+        while len(self._records) > self._capacity or (self._rows > _MAX_ROWS and len(self._records) > 1):
+            self._rows -= len(self._records.popleft().result.candidates)
 
     def find(self, *, request_id: str | None = None, limit: int = 20) -> Iterator[Decision]:
         """Newest first; all of one request, or the last `limit`."""

@@ -21,6 +21,12 @@ class UtilizationParameters(Parameters, frozen=True):
     metrics_staleness_threshold: str = "200ms"
     headroom: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
+    def __post_init__(self) -> None:
+        try:
+            parse_duration_s(self.metrics_staleness_threshold)
+        except ValueError as error:
+            raise ValueError(f"metricsStalenessThreshold: {error}") from None
+
 
 class UtilizationDetector:
     """Mean over the endpoints of max(q / queueDepthThreshold, u / kvCacheUtilThreshold); stale metrics count as full."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from picker.director import Director
-from picker.errors import Internal, PayloadTooLarge, Refusal
+from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal
 from picker.exchange import Cause, Exchange
 from picker.extproc.events import (
     BodyMode,
@@ -133,13 +133,15 @@ class Conversation:
             self.state = State.ROUTED
             endpoint = self._director.any_endpoint(self._subset)
             target = endpoint.host_port.encode()
-            return (self._routed(change((), {}, [(DESTINATION, target), *self._new_id(event)]), endpoint.host_port),)
+            return (self._routed(change((), text, [(DESTINATION, target), *self._new_id(event)]), endpoint.host_port),)
         if modes.request_body in _UNUSABLE:
-            raise Internal(
-                f"ext_proc request_body_mode {modes.request_body.name} cannot be served: {_UNUSABLE[modes.request_body]}; "
-                "set FULL_DUPLEX_STREAMED (or BUFFERED)"
+            raise self._counted(
+                Internal(
+                    f"ext_proc request_body_mode {modes.request_body.name} cannot be served: {_UNUSABLE[modes.request_body]}; "
+                    "set FULL_DUPLEX_STREAMED (or BUFFERED)"
+                )
             )
-        self._check_size(int(text["content-length"]) if text.get("content-length", "").isdecimal() else 0)
+        self._check_size(_number(text.get("content-length", "")))
         self.state = State.COLLECTING
         # Outside full duplex the proxy sends the body only after its headers are answered; the decision follows with the body.
         return () if modes.request_body is BodyMode.FULL_DUPLEX_STREAMED else (HeadersReply(Phase.REQUEST),)
@@ -159,15 +161,19 @@ class Conversation:
         self._chunks.append(event.body)
         self._size_bytes += len(event.body)
         self._check_size(self._size_bytes)
-        if event.end_of_stream:
+        # BUFFERED sends the whole body at once; when trailers follow it, that message need not end the stream.
+        if event.end_of_stream or self._modes.request_body is BodyMode.BUFFERED:
             return self._decide(end_of_stream=True)
         if self._modes.request_body is BodyMode.BUFFERED_PARTIAL:
-            raise PayloadTooLarge("the request body does not fit the proxy's buffer (request_body_mode BUFFERED_PARTIAL)")
+            raise self._counted(PayloadTooLarge("the request body does not fit the proxy's buffer (request_body_mode BUFFERED_PARTIAL)"))
         return ()
 
     def _request_trailers(self, event: RequestTrailers) -> Sequence[Reply]:
         """Trailers end a body that had no end-of-stream message."""
         self._hint(event.subset)
+        if self._modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED:
+            # No body came that the decision could be told in the answer to, and an answer to trailers cannot name an endpoint.
+            raise self._counted(BadRequest("a request that has trailers but no body cannot be routed"))
         return (*self._decide(end_of_stream=False), TrailersReply(Phase.REQUEST))
 
     def _late_request_trailers(self, event: RequestTrailers) -> Sequence[Reply]:
@@ -215,9 +221,12 @@ class Conversation:
 
     def _check_size(self, size_bytes: int) -> None:
         if 0 < self._max_body_bytes < size_bytes:
-            refusal = PayloadTooLarge(f"the request body is larger than the limit of {self._max_body_bytes} bytes")
-            self._director.refuse(self._text, refusal)
-            raise refusal
+            raise self._counted(PayloadTooLarge(f"the request body is larger than the limit of {self._max_body_bytes} bytes"))
+
+    def _counted(self, refusal: Refusal) -> Refusal:
+        """A refusal that the director does not get to see."""
+        self._director.refuse(self._text, refusal)
+        return refusal
 
     # ---- response ------------------------------------------------------------------------------------------------------------
 
@@ -244,7 +253,7 @@ class Conversation:
         status = text.get(":status") or text.get("status") or "200"
         if self._exchange is not None:
             self._exchange.begin_response(
-                int(status) if status.isdecimal() else 0,
+                _number(status),
                 relay.reader(content_type, encoded),
                 streaming=relay.streaming,
                 served=served,
@@ -259,9 +268,14 @@ class Conversation:
     def _response_body(self, event: ResponseBody) -> Sequence[Reply]:
         assert self._relay is not None
         replies = self._relay.chunk(event.body, event.end_of_stream)
-        if event.end_of_stream:
-            self._end_response(over=True)
+        if event.end_of_stream or self._relay.one_message:
+            self._end_response(over=event.end_of_stream)
         return replies
+
+    def _trailers_without_headers(self, event: ResponseTrailers) -> Sequence[Reply]:
+        """As may a proxy that sends neither response headers nor bodies."""
+        self._begin_response({}, None)
+        return self._response_trailers(event)
 
     def _response_trailers(self, event: ResponseTrailers) -> Sequence[Reply]:
         assert self._relay is not None
@@ -284,7 +298,7 @@ class Conversation:
 
     def _refuse(self, refusal: Refusal) -> Sequence[Reply]:
         if self._exchange is not None:
-            self._exchange.close(Cause.FAILED)
+            self._exchange.close(Cause.BAD_REQUEST if isinstance(refusal, BadRequest) else Cause.FAILED)
         self.state = State.DONE
         self.finished = True
         self._chunks = []
@@ -297,6 +311,11 @@ class Conversation:
             headers.append(("retry-after", b"%d" % max(1, round(refusal.retry_after_s))))
         body = f"inference error: {refusal.code} - {refusal.message}".encode()
         return (ImmediateReply(HTTP_STATUS[refusal.code], body, headers, details=f"fairlead_{refusal.code}"),)
+
+
+def _number(text: str) -> int:
+    """A length or status; 0 when it is none. Nobody needs more digits than that, and Python refuses to read thousands."""
+    return int(text[:18]) if text.isdecimal() else 0
 
 
 # Each handler takes the one event type it is listed under.
@@ -312,6 +331,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], Handler] = {
     (State.ROUTED, RequestTrailers): Conversation._late_request_trailers,
     (State.ROUTED, ResponseHeaders): Conversation._response_headers,
     (State.ROUTED, ResponseBody): Conversation._body_without_headers,
+    (State.ROUTED, ResponseTrailers): Conversation._trailers_without_headers,
     (State.RESPONDING, RequestBody): Conversation._ignore,
     (State.RESPONDING, RequestTrailers): Conversation._late_request_trailers,
     (State.RESPONDING, ResponseBody): Conversation._response_body,

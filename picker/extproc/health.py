@@ -49,9 +49,10 @@ class Readiness:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def change(self) -> None:
-        """Returns when `ready` has changed."""
-        await self._changed.wait()
+    @property
+    def change(self) -> asyncio.Event:
+        """Set when `ready` changes the next time. To miss nothing, take it before looking at `ready`."""
+        return self._changed
 
 
 class HealthService(grpc.GenericRpcHandler):
@@ -83,5 +84,6 @@ class HealthService(grpc.GenericRpcHandler):
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         while True:
+            change = self._readiness.change
             yield self._status()
-            await self._readiness.change()
+            await change.wait()

@@ -49,6 +49,11 @@ class ResponseBodyRelay:
         self._held_bytes = 0
 
     @property
+    def one_message(self) -> bool:
+        """Whether a single message carries all of the body that will be seen."""
+        return self._mode is BodyMode.BUFFERED or self._mode is BodyMode.BUFFERED_PARTIAL
+
+    @property
     def resizes(self) -> bool:
         """Whether the body may change its length on the way."""
         return self._restorer is not None
@@ -80,10 +85,12 @@ class ResponseBodyRelay:
             return list(pieces(Phase.RESPONSE, self._restored(body, end_of_stream), end_of_stream))
         if self._restorer is None:
             return (BodyReply(Phase.RESPONSE),)
-        return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream)),)
+        return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream or self.one_message)),)
 
     def rest(self) -> Sequence[Reply]:
-        """What was held back when trailers end the body."""
+        """What was held back when trailers end the body. In the other modes nothing can be added to the answers given."""
+        if self._mode is not BodyMode.FULL_DUPLEX_STREAMED:
+            return ()
         held, self._held = self._held, None
         body = self._restored(b"".join(held or ()), True)
         return list(pieces(Phase.RESPONSE, body, False)) if body else ()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -54,13 +55,14 @@ def load(directory: Path) -> KeyAndCert:
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     try:
         key = serialization.load_pem_private_key(pems[0], None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{files[0]}: expected a PEM private key without a password: {error}") from None
     try:
         certificate = x509.load_pem_x509_certificate(pems[1])
-    except ValueError as error:
+        certified = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{files[1]}: expected a PEM certificate: {error}") from None
-    if key.public_key() != certificate.public_key():
+    if key.public_key() != certified:
         raise ConfigError(f"{files[1]}: the certificate does not belong to the key in {files[0]}")
     return pems[0], pems[1]
 
@@ -73,10 +75,10 @@ def server_credentials(directory: Path | None, *, reload: bool) -> grpc.ServerCr
     """
     if directory is None:
         return grpc.ssl_server_credentials([self_signed()])
+    reloader = _Reloader(directory)  # first, so that a change while the files are read is not missed
     pair = load(directory)
     if not reload:
         return grpc.ssl_server_credentials([pair])
-    reloader = _Reloader(directory)
     return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([pair]), reloader.fetch)  # type: ignore[arg-type]  # None keeps what is in use
 
 

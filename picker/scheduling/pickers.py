@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from heapq import nlargest
+from math import log
 from typing import Annotated
 
 import msgspec
@@ -67,8 +68,9 @@ class RandomPicker(_BasePicker):
 class WeightedRandomPicker(_BasePicker):
     """Random, in proportion to the totals.
 
-    A-Res sampling without replacement (Efraimidis and Spirakis 2006): key = U^(1/total), the largest keys win. Endpoints with
-    total 0 come last, in random order.
+    A-Res sampling without replacement (Efraimidis and Spirakis 2006): key = U^(1/total), the largest keys win. Here its logarithm,
+    because U^(1/total) is 0 for most draws once totals are as small as 0.001, and the first endpoint would win all those ties.
+    Endpoints with total 0 come last, in random order.
     """
 
     type = "weighted-random-picker"
@@ -76,6 +78,9 @@ class WeightedRandomPicker(_BasePicker):
     def pick(self, request: InferenceRequest, candidates: Candidates, totals: Sequence[float]) -> Sequence[int]:
         """`maxNumOfEndpoints` distinct indices, drawn in proportion to their totals."""
         draw = self._random.random
-        # Totals of 0 get keys in (-1, 0]: behind all others, and at random among themselves.
-        keys = [draw() ** (1.0 / t) if t > 0 else -draw() for t in totals]
-        return nlargest(self.count, range(len(keys)), key=keys.__getitem__)
+        keys = {i: log(1.0 - draw()) / t for i, t in enumerate(totals) if t > 0}
+        picked = nlargest(self.count, keys, key=keys.__getitem__)
+        if len(picked) < self.count and len(keys) < len(totals):
+            zeros = [i for i in range(len(totals)) if i not in keys]
+            picked += self._random.sample(zeros, min(self.count - len(picked), len(zeros)))
+        return picked

@@ -30,6 +30,7 @@ class PrefixMatch:
     block_tokens: int
     hashes: Sequence[int]
     seed: str
+    snapshot: Snapshot
 
 
 class ApproxPrefixParameters(Parameters, frozen=True):
@@ -67,7 +68,7 @@ class ApproxPrefixCacheProducer:
     def match(self, request: InferenceRequest, snapshot: Snapshot) -> PrefixMatch:
         """Computed once per request and snapshot; later callers get the same object."""
         known = request.attributes.get(self.name)
-        if isinstance(known, PrefixMatch):
+        if isinstance(known, PrefixMatch) and known.snapshot is snapshot:
             return known
         if snapshot is not self._snapshot:
             self._prepare(snapshot)
@@ -75,10 +76,10 @@ class ApproxPrefixCacheProducer:
         seed = request.target_model + request.body.cache_salt
         hashes = request.body.prompt.block_hashes(size, seed, self._max_blocks(size))
         if not hashes:
-            match = PrefixMatch(None, 0, size, hashes, seed)
+            match = PrefixMatch(None, 0, size, hashes, seed, snapshot)
         else:
             runs = self.index.runs(hashes)
-            match = PrefixMatch(self._spread(runs) if runs else self._zeros, len(hashes), size, hashes, seed)
+            match = PrefixMatch(self._spread(runs) if runs else self._zeros, len(hashes), size, hashes, seed, snapshot)
         request.attributes[self.name] = match
         return match
 
@@ -91,7 +92,8 @@ class ApproxPrefixCacheProducer:
         if self._hit_ratio is not None and self._hit_bytes is not None:
             self._hit_ratio.observe(hit / match.total_blocks)
             self._hit_bytes.observe(hit * match.block_tokens * BYTES_PER_TOKEN)
-        self.index.add(snapshot.bits[position], match.hashes, self._capacity(snapshot, position))
+        # Last block first: what the index forgets, when a prompt is longer than the cache, is then its tail, as in the server.
+        self.index.add(snapshot.bits[position], match.hashes[::-1], self._capacity(snapshot, position))
 
     def endpoint_removed(self, endpoint: Endpoint, bit: int) -> None:
         """Its cache is gone with it."""

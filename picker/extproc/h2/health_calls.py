@@ -54,8 +54,10 @@ class HealthCalls:
         self._watchers.pop(watcher, None)
 
     async def _follow(self) -> None:
+        change = self._readiness.change
         while True:
-            await self._readiness.change()
+            await change.wait()
+            change = self._readiness.change
             for watcher in list(self._watchers):
                 watcher.tell()
 

@@ -1,0 +1,1 @@
+"""Who is turned away when the pool is full."""

@@ -1,0 +1,1 @@
+"""Every scorer against tables computed by hand."""

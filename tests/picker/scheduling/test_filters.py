@@ -1,0 +1,103 @@
+"""Filters: label selectors and roles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from picker.endpoint import EndpointMetrics
+from picker.plugin import Filter
+from picker.scheduling.filters import ROLE_LABEL, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
+from tests.picker.scheduling.pool import build, only, pool, request
+
+LABELS: list[dict[str, str]] = [
+    {"zone": "a", "gpu": "h200"},
+    {"zone": "b", "gpu": "h200"},
+    {"zone": "a"},
+    {},
+    {"zone": "", "gpu": "l4"},
+]
+
+
+def kept(selector: dict[str, Any], labels: list[dict[str, str]] = LABELS) -> list[int]:
+    snapshot = pool([EndpointMetrics()] * len(labels), labels=labels)
+    return list(build(LabelSelectorFilter, selector).filter(request(), snapshot.candidates()).positions)
+
+
+@pytest.mark.parametrize(
+    ("selector", "positions"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"matchLabels": {"zone": "a"}}, [0, 2]),
+        ({"matchLabels": {"zone": ""}}, [4]),
+        ({"matchLabels": {"zone": "a", "gpu": "h200"}}, [0]),
+        ({"matchLabels": {"zone": "c"}}, []),
+        ({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}, [0, 1, 2]),
+        ({"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["a"]}]}, [1, 3, 4]),
+        ({"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}, [0, 1, 4]),
+        ({"matchExpressions": [{"key": "zone", "operator": "Exists"}]}, [0, 1, 2, 4]),
+        ({"matchExpressions": [{"key": "gpu", "operator": "DoesNotExist"}]}, [2, 3]),
+        ({"matchLabels": {"zone": "a"}, "matchExpressions": [{"key": "gpu", "operator": "DoesNotExist", "values": []}]}, [2]),
+        (
+            {"matchExpressions": [{"key": "gpu", "operator": "Exists"}, {"key": "zone", "operator": "NotIn", "values": ["a", ""]}]},
+            [1],
+        ),
+    ],
+)
+def test_label_selector(selector: dict[str, Any], positions: list[int]) -> None:
+    assert kept(selector) == positions
+
+
+def test_label_selector_of_a_subset_keeps_positions_of_the_snapshot() -> None:
+    snapshot = pool([EndpointMetrics()] * 5, labels=LABELS)
+    left = build(LabelSelectorFilter, {"matchLabels": {"gpu": "h200"}}).filter(request(), only(snapshot, 1, 2, 4))
+    assert list(left.positions) == [1]
+    assert left.endpoints == (snapshot.endpoints[1],)
+    assert left.snapshot is snapshot
+
+
+@pytest.mark.parametrize(
+    ("requirement", "text"),
+    [
+        ({"key": "a", "operator": "In"}, "operator In needs values"),
+        ({"key": "a", "operator": "NotIn", "values": []}, "operator NotIn needs values"),
+        ({"key": "a", "operator": "Exists", "values": ["x"]}, "operator Exists takes no values"),
+        ({"key": "a", "operator": "in", "values": ["x"]}, "Invalid enum value 'in'"),
+        ({"key": "a"}, "missing required field `operator`"),
+        ({"operator": "Exists"}, "missing required field `key`"),
+        ({"key": "a", "operator": "Exists", "value": "x"}, "unknown field `value`"),
+        ({"key": "a", "operator": "In", "values": [1]}, "Expected `str`, got `int`"),
+    ],
+)
+def test_a_wrong_expression_is_refused(requirement: dict[str, Any], text: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=text):
+        build(LabelSelectorFilter, {"matchExpressions": [requirement]})
+
+
+ROLES = ["decode", "prefill-decode", "both", "encode-prefill-decode", None, "prefill", "encode-prefill", "encode", "other", ""]
+
+
+@pytest.mark.parametrize(
+    ("cls", "roles"),
+    [
+        (DecodeFilter, ["decode", "prefill-decode", "both", "encode-prefill-decode", None]),
+        (PrefillFilter, ["prefill-decode", "both", "encode-prefill-decode", "prefill", "encode-prefill"]),
+        (EncodeFilter, ["encode-prefill-decode", "encode-prefill", "encode"]),
+    ],
+)
+def test_role_filters(cls: type[Any], roles: list[str | None]) -> None:
+    snapshot = pool([EndpointMetrics()] * len(ROLES), labels=[{} if r is None else {ROLE_LABEL: r} for r in ROLES])
+    left = build(cls).filter(request(), snapshot.candidates())
+    assert [ROLES[p] for p in left.positions] == roles
+
+
+@pytest.mark.parametrize("cls", [LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter])
+def test_they_are_filters(cls: type[Any]) -> None:
+    assert isinstance(build(cls), Filter)
+
+
+def test_nothing_taken_out_costs_no_copy() -> None:
+    candidates = pool([EndpointMetrics()] * 2).candidates()
+    assert build(DecodeFilter).filter(request(), candidates) is candidates

@@ -1,0 +1,108 @@
+"""A picker without sockets: a real Director from a configuration text, over a Datastore that is filled by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from picker.accounting.decisions import DecisionLog
+from picker.datalayer.datastore import Datastore
+from picker.director import Director, Pool, Stages
+from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
+from picker.exchange import Ledger, Place
+from picker.extproc.conversation import Conversation
+from picker.loader import load
+from picker.metrics import Metrics
+from picker.yaml_source import YamlSource
+from tests.support.prometheus import Page
+
+SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer", "lora-affinity-scorer")
+
+
+def config(*plugins: str, scorers: Sequence[str] = SCORERS, parameters: str = "") -> str:
+    """A configuration with one profile; `plugins` come in addition to the scorers, `parameters` are YAML lines to go with the last."""
+    declared = "".join(f"- type: {name}\n" for name in (*scorers, *plugins)) + parameters
+    used = "".join(f"  - pluginRef: {name}\n" for name in scorers)
+    profile = f"schedulingProfiles:\n- name: default\n  plugins:\n{used}"
+    return f"apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{declared}{profile}"
+
+
+HERMETIC = config("openai-parser")
+"""The configuration of the contract's hermetic tests."""
+DEFAULT_PARSERS = config()
+PASSTHROUGH = config("passthrough-parser")
+
+
+class P:
+    """Pod i at 192.168.1.(i+1):8000 with its queue, KV usage and active adapters; `port` for a second server on the same address."""
+
+    def __init__(self, index: int, queue: int = 0, kv: float = 0.0, *adapters: str, port: int = 8000) -> None:
+        self.endpoint = Endpoint(f"pod-{index}-{port}", f"192.168.1.{index + 1}", port)
+        self.metrics = EndpointMetrics(
+            waiting=queue, kv_usage=kv, active_adapters=frozenset(adapters), max_adapters=4 if adapters else 0, updated_s=0.0
+        )
+
+
+def at(index: int, port: int = 8000) -> str:
+    """The address of pod i."""
+    return f"192.168.1.{index + 1}:{port}"
+
+
+class World:
+    """Everything behind a conversation. `now` is moved by hand."""
+
+    def __init__(self, *pods: P, config: str = HERMETIC, max_body_bytes: int = 1 << 20, use_subset: bool = True) -> None:
+        self.now = 100.0
+        self.metrics = Metrics()
+        self.datastore = Datastore(now=lambda: self.now)
+        self.decisions = DecisionLog()
+        self.ledger = Ledger(self.metrics, self._place, lambda: self.now)
+        self.pipeline = load(YamlSource(config, "test"), self.metrics)
+        self.director = Director(
+            Stages(self.pipeline.parsers, self.pipeline.admitters, self.pipeline.scheduler, self.pipeline.pre_request),
+            Pool(self.datastore.snapshot, self.datastore.match_subset),
+            self.ledger,
+            self.decisions,
+        )
+        self._options: dict[str, Any] = {"max_body_bytes": max_body_bytes, "use_subset": use_subset}
+        self.set(*pods)
+
+    def set(self, *pods: P) -> None:
+        """These pods and no others."""
+        self.datastore.set_endpoints("test", [pod.endpoint for pod in pods])
+        for pod in pods:
+            self.datastore.report(pod.endpoint, pod.metrics)
+
+    def _place(self, host_port: str) -> Place | None:
+        state = self.datastore.find(host_port)
+        return None if state is None else (state.endpoint, state.load)
+
+    def conversation(self) -> Conversation:
+        """A new stream."""
+        return Conversation(self.director, now_s=self.now, **self._options)
+
+    def load(self, address: str) -> EndpointLoad:
+        """What is in flight there."""
+        state = self.datastore.find(address)
+        assert state is not None
+        return state.load
+
+    def page(self) -> Page:
+        """The metrics as a scrape would find them."""
+        return Page(self.metrics.registry)
+
+    def assert_idle(self) -> None:
+        """Nothing is in flight, by the loads and by the gauges."""
+        loads = {s.endpoint.host_port: (s.load.requests, s.load.tokens, s.load.unseen) for s in self.datastore.states()}
+        assert set(loads.values()) <= {(0, 0, 0)}, loads
+        page = self.page()
+        for gauge in ("llm_d_epp_request_running", "llm_d_epp_inflight_requests", "llm_d_epp_inflight_tokens"):
+            assert all(sample.value == 0 for sample in page.find(gauge)), page.find(gauge)
+
+    def outcomes(self) -> dict[str, float]:
+        """Requests by how they ended: `ok`, or their error code. Fails when a request ended twice, or not at all."""
+        page = self.page()
+        errors = {s.labels["error_code"]: s.value for s in page.find("llm_d_epp_request_error_total")}
+        completed = page.value("llm_d_epp_request_total") - sum(errors.values())
+        assert completed >= 0, errors
+        return {name: count for name, count in {"ok": completed, **errors}.items() if count}
