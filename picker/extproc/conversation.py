@@ -200,9 +200,6 @@ class Conversation:
         if body:
             first.append(("Content-Length", b"%d" % len(body)))
         reply = self._routed(change(self._headers, self._text, first), destination)
-        if request.body.skip_response:
-            self._response_ended = True
-            self.finished = True
         if self._modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
             return (reply, *pieces(Phase.REQUEST, body, end_of_stream))
         return (BodyReply(Phase.REQUEST, body if changed else None, reply.change, reply.clear_route_cache, reply.metadata),)

@@ -37,7 +37,10 @@ class ResponseBodyRelay:
         request = exchange.request if exchange is not None else None
         sse = content_type.startswith("text/event-stream") or (not content_type and request is not None and request.body.stream)
         json = not sse and (not content_type or "json" in content_type)
-        readable = exchange is not None and not encoded
+        # The reference ends its stream instead of passing an answer it need not see. In full duplex Envoy may have handed the body over
+        # by then, and the client gets none (seen with Envoy 1.40).
+        seen = request is None or not request.body.skip_response
+        readable = exchange is not None and not encoded and seen
         rewritten = request is not None and request.target_model != request.model
         self.streaming = sse
         self._exchange = exchange
@@ -60,9 +63,9 @@ class ResponseBodyRelay:
 
     def reader(self, content_type: str, encoded: bool) -> UsageReader | None:
         """What reads usage from this body; None when it cannot be read or holds none."""
-        if self._exchange is None or encoded:
+        request = self._exchange.request if self._exchange is not None else None
+        if self._exchange is None or encoded or (request is not None and request.body.skip_response):
             return None
-        request = self._exchange.request
         format_ = request.body.usage_format if request is not None else UsageFormat.OPENAI
         if format_ is UsageFormat.NONE:
             return None

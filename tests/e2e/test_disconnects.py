@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from tests.e2e.requests import CHAT, MODEL, chat_body, open_stream, request_id, unique_text
+from tests.e2e.requests import CHAT, MODEL, chat_body, events, open_stream, request_id, rest_of, unique_text
 from tests.support.envoy_stack import EnvoyStack, wait_for
 from tests.support.prometheus import metrics
 
@@ -52,6 +52,16 @@ async def test_many_clients_that_leave_at_once(stack: EnvoyStack, http: httpx.As
         await asyncio.gather(*visits)
     await stack.settled()
     assert await _aborted(stack) == before + 20
+
+
+async def test_a_stream_that_is_left_does_not_harm_the_others_on_its_connection(stack: EnvoyStack) -> None:
+    """HTTP/2, where leaving is one frame on a connection that goes on."""
+    async with stack.client(http1=False, http2=True) as client, open_stream(client, max_tokens=300) as stays:
+        async with open_stream(client, max_tokens=LONG) as leaves:
+            assert leaves.http_version == "HTTP/2"
+        answers = await asyncio.gather(*[client.post(CHAT, json=chat_body(unique_text(3))) for _ in range(20)])
+        assert {answer.status_code for answer in answers} == {200}
+        assert list(events(await rest_of(stays)))[-1]["usage"]["completion_tokens"] == 300
 
 
 async def test_a_client_that_leaves_before_the_answer_begins(stack: EnvoyStack, http: httpx.AsyncClient) -> None:

@@ -83,7 +83,7 @@ async def test_without_any_server_the_answer_is_503_with_the_reason_until_one_is
         assert await _answered_by(client, 5) == {stack.servers[1]}
 
 
-async def test_a_server_that_stops_in_good_order_lets_its_streams_finish_elsewhere_goes_on(start_stack: StartStack) -> None:
+async def test_a_server_that_stops_in_good_order_ends_its_streams_first(start_stack: StartStack) -> None:
     """SIGTERM gives a simulator one second: a stream that takes less is whole."""
     stack = await start_stack(sims=2, sim_args=SLOW)
     async with stack.client() as client:

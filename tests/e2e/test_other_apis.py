@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -48,16 +49,22 @@ async def test_anthropic_errors_keep_their_shape(http: httpx.AsyncClient) -> Non
     assert answer.json()["error"]["type"] == "not_found_error"
 
 
-async def test_count_tokens_is_answered_whole_though_the_picker_leaves_half_way(stack: EnvoyStack, http: httpx.AsyncClient) -> None:
-    """The picker ends its ext_proc stream after the request: the answer passes Envoy alone."""
+async def test_count_tokens_is_answered_whole_every_time(stack: EnvoyStack, http: httpx.AsyncClient) -> None:
+    """Many, and some at once: a picker that ended its ext_proc stream after the request would lose an answer that Envoy, in full
+    duplex, has already handed over to it."""
     body = message("one two three")
     del body["max_tokens"]
-    for _ in range(20):
-        identity = request_id()
-        answer = await http.post("/v1/messages/count_tokens", json=body, headers={"x-request-id": identity})
-        assert (answer.status_code, answer.headers["x-sim-endpoint"] in stack.servers) == (200, True)
-        assert answer.json() == {"input_tokens": 6}
-        assert (await stack.decision(identity))["cause"] == "completed"
+
+    async def ask() -> str:
+        answer = await http.post("/v1/messages/count_tokens", json=body)
+        assert answer.status_code == 200
+        return answer.text
+
+    for _ in range(25):
+        assert set(await asyncio.gather(*[ask() for _ in range(8)])) == {'{"input_tokens":6}'}
+    identity = request_id()
+    await http.post("/v1/messages/count_tokens", json=body, headers={"x-request-id": identity})
+    assert (await stack.decision(identity))["cause"] == "completed"
 
 
 @pytest.mark.parametrize("words", [15_000, 100_000, 300_000])

@@ -9,7 +9,8 @@ from collections import Counter
 import httpx
 
 from tests.e2e.requests import CHAT, MODEL, chat_body, events, open_stream, request_id, unique_text
-from tests.support.envoy_stack import EnvoyStack, wait_for
+from tests.support.envoy_stack import IN_FLIGHT, EnvoyStack, wait_for
+from tests.support.prometheus import metrics
 
 SERVER = "x-sim-endpoint"
 
@@ -71,6 +72,9 @@ async def test_the_load_of_open_streams_is_seen_while_they_run(stack: EnvoyStack
     async with open_stream(http, max_tokens=100_000) as response:
         home = response.headers[SERVER]
         await stack.until_endpoint(home, in_flight_requests=1, running=1)
+        page = await metrics(f"{stack.settings.picker_url}/metrics")
+        # The tokens are those of the prompt, which are worked off when the first token of the answer comes.
+        assert {name: page.value(name) for name in IN_FLIGHT} == dict.fromkeys(IN_FLIGHT, 1) | {"llm_d_epp_inflight_tokens": 0}
     await stack.until_endpoint(home, in_flight_requests=0, running=0)
 
 

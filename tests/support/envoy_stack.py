@@ -6,17 +6,15 @@ import asyncio
 import json
 import random
 import signal
-import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from gateway.address import HostPort
+from gateway.address import HostPort, PortClaim, conflicts
 from gateway.envoy.bootstrap import as_dict
 from gateway.envoy.process import envoy_binary
 from gateway.envoy.settings import BootstrapSettings
@@ -55,16 +53,8 @@ def consecutive_ports(count: int) -> int:
     raise AssertionError(f"found no {count} free ports in a row")
 
 
-def _all_free(ports: Sequence[int]) -> bool:
-    with ExitStack() as held:
-        for port in ports:
-            probe = held.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                return False
-    return True
+def _all_free(ports: Iterable[int]) -> bool:
+    return not conflicts([PortClaim(HostPort(LOOPBACK, port), "a test", "") for port in ports])
 
 
 async def wait_for(condition: Callable[[], Awaitable[str | None]], timeout_s: float = PATIENCE_S) -> None:
