@@ -41,6 +41,8 @@ DEFAULTS = {
     "secure_serving": True,
     "cert_path": None,
     "enable_cert_reload": False,
+    "client_ca_file": None,
+    "transport": "grpcio",
     "config_file": None,
     "config_text": None,
     "decision_log_size": 512,
@@ -81,6 +83,7 @@ VALUES: list[tuple[str, str, str, Any]] = [
     ("--health-checking", "true", "health_checking", True),
     ("--secure-serving", "false", "secure_serving", False),
     ("--cert-path", "certs", "cert_path", Path("certs")),
+    ("--transport", "h2", "transport", "h2"),
     ("--config-file", "c.yaml", "config_file", Path("c.yaml")),
     ("--config-text", "kind: x", "config_text", "kind: x"),
     ("--decision-log-size", "0", "decision_log_size", 0),
@@ -95,7 +98,7 @@ def test_a_value_after_a_space_or_an_equals_sign(flag: str, text: str, field: st
 
 
 def test_every_field_is_tried() -> None:
-    tried = {field for _, _, field, _ in VALUES} | {"enable_cert_reload"}
+    tried = {field for _, _, field, _ in VALUES} | {"enable_cert_reload", "client_ca_file"}
     assert tried == set(DEFAULTS)
 
 
