@@ -59,7 +59,7 @@ class Exchange:
     """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
 
     __slots__ = (
-        "_chunks", "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_response_bytes", "_series", "_settled",
+        "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_response_bytes", "_series", "_settled",
         "_status", "_streaming", "_ticket", "decision", "request",
     )  # fmt: skip
 
@@ -75,7 +75,6 @@ class Exchange:
         self._received_s = request.received_s if request is not None else ledger.now()
         self._first_s: float | None = None
         self._last_s = 0.0
-        self._chunks = 0
         self._response_bytes = 0
         self._status = 200
         self._streaming = False
@@ -118,7 +117,6 @@ class Exchange:
         elif self._streaming:
             self._series.itl.observe(now - self._last_s)
         self._last_s = now
-        self._chunks += 1
         self._response_bytes += len(chunk)
         if self._reader is not None:
             try:

@@ -5,7 +5,7 @@ repetition, and ends the stream when it cannot. Replies come in the order the pr
 
                        RequestHeaders            RequestBody/-Trailers (end)        ResponseHeaders           end
     START ───────────────────┬──────> COLLECTING ─────────────────────> ROUTED ─────────────────> RESPONDING ─────> DONE
-                             └── no body, or body mode NONE ───────────────^
+                             └── a request without a body ─────────────────^
 """
 
 from __future__ import annotations

@@ -55,35 +55,42 @@ class Readiness:
         return self._changed
 
 
+def checked(readiness: Readiness) -> Any:
+    """A HealthCheckResponse."""
+    status = health_pb2.HealthCheckResponse.SERVING if readiness.ready else health_pb2.HealthCheckResponse.NOT_SERVING
+    return health_pb2.HealthCheckResponse(status=status)
+
+
+def listed(readiness: Readiness) -> Any:
+    """A HealthListResponse with the names that proxies and probes use."""
+    return health_pb2.HealthListResponse(statuses={name: checked(readiness) for name in _LISTED})
+
+
 class HealthService(grpc.GenericRpcHandler):
     """Check, List and Watch."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
         request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-        listing, listed = health_pb2.HealthListRequest, health_pb2.HealthListResponse
+        listing, names = health_pb2.HealthListRequest, health_pb2.HealthListResponse
         self._methods = {
             f"/{_SERVICE}/Check": grpc.unary_unary_rpc_method_handler(self._check, request.FromString, response.SerializeToString),
             f"/{_SERVICE}/Watch": grpc.unary_stream_rpc_method_handler(self._watch, request.FromString, response.SerializeToString),
-            f"/{_SERVICE}/List": grpc.unary_unary_rpc_method_handler(self._list, listing.FromString, listed.SerializeToString),
+            f"/{_SERVICE}/List": grpc.unary_unary_rpc_method_handler(self._list, listing.FromString, names.SerializeToString),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """For grpcio."""
         return self._methods.get(handler_call_details.method)
 
-    def _status(self) -> Any:
-        serving = health_pb2.HealthCheckResponse.SERVING
-        return health_pb2.HealthCheckResponse(status=serving if self._readiness.ready else health_pb2.HealthCheckResponse.NOT_SERVING)
-
     async def _check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        return self._status()
+        return checked(self._readiness)
 
     async def _list(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        return health_pb2.HealthListResponse(statuses={name: self._status() for name in _LISTED})
+        return listed(self._readiness)
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         while True:
             change = self._readiness.change
-            yield self._status()
+            yield checked(self._readiness)
             await change.wait()

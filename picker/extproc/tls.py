@@ -67,6 +67,18 @@ def load(directory: Path) -> KeyAndCert:
     return pems[0], pems[1]
 
 
+def stamp_of(directory: Path) -> tuple[int, ...]:
+    """Changes when a file of the pair does (two stats); a missing file counts as zeros."""
+    stamps: list[int] = []
+    for name in ("tls.key", "tls.crt"):
+        try:
+            stat = (directory / name).stat()
+            stamps += (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        except OSError:
+            stamps += (0, 0, 0)
+    return tuple(stamps)
+
+
 def server_credentials(directory: Path | None, *, reload: bool) -> grpc.ServerCredentials:
     """Raises ConfigError when the files cannot be used.
 
@@ -88,22 +100,12 @@ class _Reloader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._seen = self._stamp()
-
-    def _stamp(self) -> tuple[int, ...]:
-        stamps: list[int] = []
-        for name in ("tls.key", "tls.crt"):
-            try:
-                stat = (self._directory / name).stat()
-                stamps += (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            except OSError:
-                stamps += (0, 0, 0)
-        return tuple(stamps)
+        self._seen = stamp_of(self._directory)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """A new configuration, or None to keep the one in use."""
         with self._lock:
-            stamp = self._stamp()
+            stamp = stamp_of(self._directory)
             if stamp == self._seen:
                 return None
             self._seen = stamp

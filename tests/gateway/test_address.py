@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from gateway.address import HostPort, PortClaim, conflicts
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ from grpc_health.v1 import health_pb2
 
 from picker.extproc.h2.call import Method, Responder
 from picker.extproc.h2.status import Status, StatusError
-from picker.extproc.health import EXT_PROC, Readiness
+from picker.extproc.health import Readiness, checked, listed
 from picker.tasks import TaskOwner
 
 _SERVICE = b"/grpc.health.v1.Health/"
-_LISTED = ("", EXT_PROC, "inference-extension", "liveness", "readiness")
 
 
 class HealthCalls:
@@ -33,11 +32,10 @@ class HealthCalls:
 
     def status(self) -> Any:
         """A HealthCheckResponse: ready or not, whatever service is asked for."""
-        serving = health_pb2.HealthCheckResponse.SERVING
-        return health_pb2.HealthCheckResponse(status=serving if self._readiness.ready else health_pb2.HealthCheckResponse.NOT_SERVING)
+        return checked(self._readiness)
 
     def _list(self) -> Any:
-        return health_pb2.HealthListResponse(statuses={name: self.status() for name in _LISTED})
+        return listed(self._readiness)
 
     def _watch(self, responder: Responder) -> _Watch:
         return _Watch(self, responder)

@@ -8,11 +8,9 @@ import tempfile
 from pathlib import Path
 
 from picker.errors import ConfigError
-from picker.extproc.tls import KeyAndCert, load, self_signed
+from picker.extproc.tls import KeyAndCert, load, self_signed, stamp_of
 
 log = logging.getLogger(__name__)
-
-Stamp = tuple[tuple[int, int, int], ...]
 
 
 class ServerTls:
@@ -26,7 +24,7 @@ class ServerTls:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["h2"])
         self._directory = directory if reload else None
-        self._seen = self._stamp()
+        self._seen = () if self._directory is None else stamp_of(self._directory)
         _use(self.context, self_signed() if directory is None else load(directory))
         if client_ca is not None:
             try:
@@ -35,21 +33,10 @@ class ServerTls:
                 raise ConfigError(f"--client-ca-file {client_ca}: cannot be used: {error}") from None
             self.context.verify_mode = ssl.CERT_REQUIRED
 
-    def _stamp(self) -> Stamp:
-        found: list[tuple[int, int, int]] = []
-        for name in ("tls.key", "tls.crt") if self._directory is not None else ():
-            assert self._directory is not None
-            try:
-                stat = (self._directory / name).stat()
-                found.append((stat.st_mtime_ns, stat.st_ino, stat.st_size))
-            except OSError:
-                found.append((0, 0, 0))
-        return tuple(found)
-
     def refresh(self) -> None:
         """Look at the files again (two stats). Changed ones are used from the next handshake on; when they cannot be used, that is
         reported, and the last good pair stays."""
-        if self._directory is None or (stamp := self._stamp()) == self._seen:
+        if self._directory is None or (stamp := stamp_of(self._directory)) == self._seen:
             return
         self._seen = stamp
         try:

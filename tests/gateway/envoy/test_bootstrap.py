@@ -15,7 +15,7 @@ from gateway.envoy.__main__ import main
 from gateway.envoy.bootstrap import as_dict, render
 from gateway.envoy.process import EnvoyUnavailable, RunSettings, command_line, envoy_binary
 from gateway.envoy.settings import BootstrapSettings
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 COMMITTED = Path(__file__).parents[3] / "deploy" / "envoy" / "bootstrap.yaml"
 STATIC = (HostPort("127.0.0.1", 8001), HostPort("::1", 8002))

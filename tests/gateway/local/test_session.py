@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 WAIT_S = 30.0
 

