@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,7 +13,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from picker.errors import ConfigError
+from picker.sockets import listening
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -78,10 +77,10 @@ class _Server(uvicorn.Server):
 
 
 class AdminServer:
-    """Serves an app on a port of its own."""
+    """Serves an app on a port of its own. Raises ConfigError when the address is taken."""
 
     def __init__(self, app: AdminApp, host: str, port: int) -> None:
-        self._sock = _listen(host, port)
+        self._sock = listening(host, port, "--metrics-port")
         config = uvicorn.Config(
             app, loop="none", lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
         )
@@ -94,17 +93,3 @@ class AdminServer:
     def stop(self) -> None:
         """`run` returns soon."""
         self._server.should_exit = True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises ConfigError when the address is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(f"--metrics-port {port}: cannot listen on {host}: {error.strerror}") from None
-    return sock

@@ -7,38 +7,15 @@ message; this one answers all messages of a read in one write.
 from __future__ import annotations
 
 import asyncio
-import socket
 
-from picker.endpoint import join_host_port
-from picker.errors import ConfigError
 from picker.extproc.h2.call import Methods
 from picker.extproc.h2.limits import Limits
 from picker.extproc.h2.protocol import H2Protocol, Host
 from picker.extproc.h2.tls_context import ServerTls
+from picker.sockets import BACKLOG, listening
 
-_BACKLOG = 1024
 _REFRESH_S = 1.0
 _STOP_S = 1.0
-
-
-def listening(host: str, port: int, flag: str) -> socket.socket:
-    """A socket that listens. Raises ConfigError naming `flag` when the address cannot be had."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        sock = socket.socket(family, kind)
-    except OSError as error:
-        raise ConfigError(f"{flag} {port}: cannot listen on {host}: {error.strerror}") from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(f"{flag} {port}: cannot listen on {join_host_port(host, port)}: {error.strerror}") from None
-    return sock
 
 
 class H2Server:
@@ -74,7 +51,7 @@ class H2Server:
         self._server = await loop.create_server(
             lambda: H2Protocol(host, loop),
             sock=self._socket,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             ssl=context,
             ssl_handshake_timeout=None if context is None else self._limits.handshake_s,
         )
