@@ -73,6 +73,8 @@ def encode(reply: Reply) -> bytes:
         _change(target.response.header_mutation, reply.change)
         target.response.clear_route_cache = reply.clear_route_cache
         _metadata(message, reply.metadata)
+        if reply.keep_body is not None:
+            _keep_body(message.mode_override, reply.keep_body)
     elif isinstance(reply, BodyReply):
         common = _body(message, reply.phase)
         common.SetInParent()
@@ -153,6 +155,20 @@ def _change(mutation: pb.HeaderMutation, change: HeaderChange) -> None:
         header.raw_value = value
     if change.remove:
         mutation.remove_headers.extend(change.remove)
+
+
+def _keep_body(mode: pb.ProcessingMode, modes: Modes) -> None:
+    """No response body, but trailers: while those may come the proxy keeps the stream, and its end is the end of the response."""
+    mode.MergeFrom(
+        pb.ProcessingMode(
+            request_header_mode="SEND",
+            response_header_mode="SEND",
+            request_body_mode=modes.request_body.name,
+            response_body_mode="NONE",
+            request_trailer_mode="SKIP",
+            response_trailer_mode="SEND",
+        )
+    )
 
 
 def _metadata(message: pb.ProcessingResponse, metadata: Mapping[str, Mapping[str, str]] | None) -> None:

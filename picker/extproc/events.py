@@ -110,12 +110,16 @@ NO_CHANGE = HeaderChange()
 
 @dataclass(frozen=True, slots=True)
 class HeadersReply:
-    """Answers headers. `metadata` is the dynamic metadata by namespace."""
+    """Answers headers. `metadata` is the dynamic metadata by namespace.
+
+    `keep_body` (of the modes the proxy runs in) asks it to keep the response body to itself, and to tell when the response is over.
+    """
 
     phase: Phase
     change: HeaderChange = NO_CHANGE
     clear_route_cache: bool = False
     metadata: Mapping[str, Mapping[str, str]] | None = None
+    keep_body: Modes | None = None
 
 
 @dataclass(frozen=True, slots=True)
