@@ -60,6 +60,8 @@ _DROPPABLE = frozenset({BodyMode.STREAMED, BodyMode.BUFFERED, BodyMode.BUFFERED_
 class State(enum.Enum):
     """Where the dialogue stands."""
 
+    __hash__ = object.__hash__  # in C; looked up for each message
+
     START = "start"
     COLLECTING = "collecting the request body"
     ROUTED = "endpoint chosen, waiting for the response"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from picker.accounting.restore import ModelRestorer
 from picker.accounting.sse import SseUsageReader
@@ -18,14 +18,16 @@ HOLD_LIMIT_BYTES = 8 << 20
 """A JSON response is held back until it is complete, as the reference does, but never more than this much of it."""
 
 
-def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Iterator[StreamedBodyReply]:
+def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Sequence[StreamedBodyReply]:
     """`body` in pieces the proxy accepts, at least one, the end of stream on the last only."""
-    if len(body) <= BODY_LIMIT_BYTES:
-        yield StreamedBodyReply(phase, body, end_of_stream)
-        return
-    last = len(body) - BODY_LIMIT_BYTES
-    for start in range(0, len(body), BODY_LIMIT_BYTES):
-        yield StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+    size = len(body)
+    if size <= BODY_LIMIT_BYTES:
+        return (StreamedBodyReply(phase, body, end_of_stream),)
+    last = size - BODY_LIMIT_BYTES
+    return [
+        StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+        for start in range(0, size, BODY_LIMIT_BYTES)
+    ]
 
 
 class ResponseBodyRelay:
@@ -35,7 +37,7 @@ class ResponseBodyRelay:
     the proxy at all.
     """
 
-    __slots__ = ("_exchange", "_held", "_held_bytes", "_kept", "_mode", "_observed", "_restorer", "_shown", "streaming")
+    __slots__ = ("_exchange", "_held", "_held_bytes", "_kept", "_mode", "_observed", "_restorer", "_shown", "one_message", "streaming")
 
     def __init__(self, exchange: Exchange | None, mode: BodyMode, content_type: str, encoded: bool, *, observe: bool) -> None:
         request = exchange.request if exchange is not None else None
@@ -59,11 +61,8 @@ class ResponseBodyRelay:
         self._held_bytes = 0
         self._kept = False
         self._shown = False
-
-    @property
-    def one_message(self) -> bool:
+        self.one_message = mode is BodyMode.BUFFERED or mode is BodyMode.BUFFERED_PARTIAL
         """Whether a single message carries all of the body that will be seen."""
-        return self._mode is BodyMode.BUFFERED or self._mode is BodyMode.BUFFERED_PARTIAL
 
     @property
     def resizes(self) -> bool:
@@ -119,7 +118,7 @@ class ResponseBodyRelay:
             body = b"".join(self._held)
             self._held = None
         if self._mode is BodyMode.FULL_DUPLEX_STREAMED:
-            return list(pieces(Phase.RESPONSE, self._restored(body, end_of_stream), end_of_stream))
+            return pieces(Phase.RESPONSE, body if self._restorer is None else self._restored(body, end_of_stream), end_of_stream)
         if self._restorer is None:
             return (BodyReply(Phase.RESPONSE),)
         return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream or self.one_message)),)
@@ -130,7 +129,7 @@ class ResponseBodyRelay:
             return ()
         held, self._held = self._held, None
         body = self._restored(b"".join(held or ()), True)
-        return list(pieces(Phase.RESPONSE, body, False)) if body else ()
+        return pieces(Phase.RESPONSE, body, False) if body else ()
 
     def _restored(self, body: bytes, last: bool) -> bytes:
         if self._restorer is None:

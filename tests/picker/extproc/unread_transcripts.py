@@ -117,7 +117,7 @@ UNREAD = [
         [
             hears(RequestHeaders([*ASKING, REWRITE])),
             hears(RequestBody(completion(), True)),
-            says(routed(at(1), 83, ASKING, [REWRITE[0]]), asked(completion("target-model"))),
+            says(routed(at(1), len(completion("target-model")), ASKING, [REWRITE[0]]), asked(completion("target-model"))),
             hears(ResponseHeaders(OK)),
             hears(ResponseBody(b'{"model":"target-model","usage":{"prompt_tokens":7,"completion_tokens":1}}', True)),
             says(passing(OK), answered(b'{"model":"direct-model","usage":{"prompt_tokens":7,"completion_tokens":1}}')),
