@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import resource
 import signal
 import sys
@@ -23,6 +24,8 @@ from bench.extproc.processes import Failed, output, python
 from bench.extproc.report import Report, Skipped, build, one_line, to_json, to_markdown
 from bench.extproc.statistics import Cell
 from bench.extproc.workloads import WORKLOADS, Workload
+
+FILES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--arms", type=_names, metavar="NAME,...", help="only these (default: all)")
     add("--only", type=_names, metavar="NAME,...", help="only these workloads (default: all)")
-    add("--rounds", type=_positive(int), default=3, metavar="N", help="each arm and workload once per round (default: %(default)s)")
-    add("--seconds", type=_positive(float), default=4.0, metavar="S", help="measured time of each (default: %(default)g)")
+    add("--rounds", type=_count, default=3, metavar="N", help="each arm and workload once per round (default: %(default)s)")
+    add("--seconds", type=_seconds, default=4.0, metavar="S", help="measured time of each (default: %(default)g)")
     add(
-        "--peer", type=arm_table.peer, action="append", default=[], metavar="NAME=COMMAND",
+        "--peer", type=_peer, action="append", default=[], metavar="NAME=COMMAND",
         help="another picker: a command that serves ext_proc in plain text on 127.0.0.1:{grpc_port} for the model servers {endpoints} "
         "(host:port,...); {health_port}, when the command says it, is where Envoy checks its health; {metrics_port} is free to use",
     )  # fmt: skip
@@ -71,15 +74,27 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _positive(kind: type[int] | type[float]):  # type: ignore[no-untyped-def]
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < 1e6:
-            raise ValueError(text)
-        return value
+def _count(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to 1000")
 
-    parse.__name__ = "positive number"
-    return parse
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if 0.5 <= value <= 3600:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: expected seconds from 0.5 to 3600")
+
+
+def _peer(text: str) -> Arm:
+    try:
+        return arm_table.peer(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 async def _choose(flags: argparse.Namespace) -> tuple[list[Arm], list[Skipped]]:
@@ -112,6 +127,8 @@ async def _bench(flags: argparse.Namespace) -> Report:
     _end_on_sigterm()
     arms, skipped = await _choose(flags)
     workloads = workload_table.chosen(flags.only)
+    if not any(workload.takes(arm) for workload in workloads for arm in arms):
+        raise ValueError("nothing to run: none of the arms has a part in any of the workloads")
     options = Options(flags.seconds, installed(flags.client))
     endpoints = max([PROXIED_ENDPOINTS, *[workload.endpoints for workload in workloads]])
     cells: list[Cell] = []
@@ -162,6 +179,13 @@ async def _profile(flags: argparse.Namespace, arm_name: str, workload_name: str)
     _tell(f"under the profiler: {one_line(cell)}")
 
 
+def _raise_file_limit() -> None:
+    """For the children: an overloaded picker leaves many connections open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard))
+
+
 def _end_on_sigterm() -> None:
     task = asyncio.current_task()
     assert task is not None
@@ -179,8 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if not sys.platform.startswith("linux"):
         parser.error("CPU and memory of processes are read from /proc: Linux only")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _raise_file_limit()
     try:
         if flags.profile is not None:
             arm, _, workload = flags.profile.partition(":")

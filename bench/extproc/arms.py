@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import yaml
 
@@ -37,7 +38,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm. `only_idle`: it differs from the others in scraping only. `command` is a peer's, with placeholders."""
+    """One arm. `only`: the workloads that it differs from the others in. `command` is a peer's, with placeholders."""
 
     name: str
     kind: Kind
@@ -45,7 +46,7 @@ class Arm:
     flags: tuple[str, ...] = ()
     config: str | None = None
     labels: bool = False
-    only_idle: bool = False
+    only: Literal["idle", "load"] | None = None
     command: str = ""
 
 
@@ -86,11 +87,11 @@ ARMS = (
     ),
     Arm(
         "no-metrics", Kind.PICKER, "`h2` without response metrics: it needs no response bodies",
-        ("--transport=h2", "--response-metrics=false"),
+        ("--transport=h2", "--response-metrics=false"), only="load",
     ),
     Arm(
         "reference", Kind.PICKER, "`h2` scraping at the reference's fixed rate",
-        ("--transport=h2",), f"{DEFAULT_TEXT}compat: reference\n", only_idle=True,
+        ("--transport=h2",), f"{DEFAULT_TEXT}compat: reference\n", only="idle",
     ),
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ def _body(turns: Sequence[str], size_bytes: int, stream: bool) -> bytes:
     if stream:
         fields |= {"stream": True, "stream_options": {"include_usage": True}}
     fields["user"] = ""
-    fields["user"] = "u" * max(0, min(200, size_bytes - len(json.dumps(fields))))
+    fields["user"] = "u" * max(0, min(400, size_bytes - len(json.dumps(fields))))
     return json.dumps(fields).encode()
 
 

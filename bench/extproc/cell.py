@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,7 +20,7 @@ from bench.extproc.lab import Lab
 from bench.extproc.processes import PATIENCE_S, Child, Failed, python
 from bench.extproc.profiler import Profiler
 from bench.extproc.stack import Stack
-from bench.extproc.statistics import LATENCIES, Cell
+from bench.extproc.statistics import Cell
 from bench.extproc.workloads import Load, Workload
 
 _RSS_INTERVAL_S = 0.2
@@ -44,14 +44,14 @@ async def measure(lab: Lab, arm: Arm, workload: Workload, number: int, options: 
     try:
         async with asyncio.timeout(limit_s):
             await lab.prepare(workload)
-            async with Stack(lab, arm, workload) as stack:
+            async with Stack(lab, arm, workload, watch=profiler is None) as stack:
                 await _Measurement(lab, stack, workload, options, profiler).run(cell)
-    except Failed as error:
-        cell.failed = str(error)
-    except ProcessLookupError as error:
-        cell.failed = str(error)
     except TimeoutError:
         cell.failed = f"not done after {limit_s:g} s"
+    except (Failed, OSError) as error:
+        cell.failed = str(error)
+    if cell.failed is not None and (complaint := lab.upstream.tail()):
+        cell.failed += f"; the model servers say: {complaint}"
     return cell
 
 
@@ -82,7 +82,7 @@ class _Measurement:
             raise Failed("not one request was answered")
         if self._workload.streamed:
             self._values["upstream_late_ms"] = late_ms
-        cell.values = self._values | from_outcome(outcome, self._values)
+        cell.values = self._values | from_outcome(outcome, self._values, per_event=self._workload.per_event)
         cell.lags_ms = self._lags_ms
 
     # ---- the three kinds of load -------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class _Measurement:
         server = self._stack.server
         children = {"picker": server, "envoy": self._stack.envoy, "upstream": self._lab.upstream, "client": client}
         present = {name: child for name, child in children.items() if child is not None}
-        watched = server if server is not None and self._stack.is_ours else None
+        watched = server if self._stack.is_watched else None
         blocks = 0.0
         if watched is not None:
             blocks = json.loads(await watched.ask(""))["blocks"]
@@ -195,7 +195,7 @@ class _Peaks:
         self._peak_bytes = 0
         self._handle: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Callable[[], int] | _Peaks:
+    def __enter__(self) -> _Peaks:
         self._sample()
         return self
 
@@ -213,13 +213,11 @@ class _Peaks:
         return procfs.memory_bytes(self._server.pid)[1] if pids == {self._server.pid} else self._peak_bytes
 
 
-def from_outcome(outcome: Outcome, spent: dict[str, float]) -> dict[str, float]:
+def from_outcome(outcome: Outcome, spent: Mapping[str, float], *, per_event: bool) -> dict[str, float]:
     """What follows from what the client saw and what was spent meanwhile."""
-    values: dict[str, float] = {"seconds": outcome.seconds}
-    for unit, count in (("request", outcome.requests), ("event", outcome.events)):
-        if not count:
-            continue
-        values[f"{unit}s"] = float(count)
+    values: dict[str, float] = {"seconds": outcome.seconds, "requests": outcome.requests, "events": outcome.events}
+    unit, count = ("event", outcome.events) if per_event else ("request", outcome.requests)
+    if count:
         values[f"{unit}s_per_s"] = count / outcome.seconds
         for who in ("picker", "envoy"):
             if f"{who}_cpu_s" in spent:
@@ -231,8 +229,4 @@ def from_outcome(outcome: Outcome, spent: dict[str, float]) -> dict[str, float]:
     if outcome.requests and "gc_collections" in spent:
         values["gc_per_1000_requests"] = spent["gc_collections"] / outcome.requests * 1e3
         values["blocks_more_per_request"] = spent["blocks_more"] / outcome.requests
-    for name in (*LATENCIES, "late_p99_ms"):
-        value = getattr(outcome, name)
-        if value is not None:
-            values[name] = value
-    return values
+    return values | outcome.latencies

@@ -16,7 +16,7 @@ import httptools
 import msgspec
 
 from bench.extproc.bodies import chat_bodies, http_request
-from bench.extproc.statistics import percentile
+from bench.extproc.statistics import latencies, percentile
 
 MAX_CONNECTIONS = 1024
 PATIENCE_S = 20.0
@@ -42,17 +42,14 @@ class Job(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct):
     """What was seen in `seconds`. Latency: to the first event of a stream, to the end of another answer.
 
-    In an open loop it counts from when the request was due. `late_p99_ms`: how long after that it was written.
+    In an open loop it counts from when the request was due; `late_p99_ms` is how long after that it was written.
     """
 
     seconds: float
     requests: int = 0
     events: int = 0
     reads: int = 0
-    p50_ms: float | None = None
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-    late_p99_ms: float | None = None
+    latencies: dict[str, float] = {}
     errors: dict[str, int] = {}
 
 
@@ -115,10 +112,9 @@ class Client:
             if connection.busy and perf_counter() - connection.begun_s > PATIENCE_S:
                 self.errors[f"no answer for {PATIENCE_S:g} s"] += 1
         found = Outcome(seconds, self.requests, self.events, self.reads, errors=dict(failed + self.errors))
-        if self.latencies_s:
-            found.p50_ms, found.p95_ms, found.p99_ms = (percentile(self.latencies_s, q) * 1e3 for q in (50, 95, 99))
+        found.latencies = latencies(self.latencies_s)
         if self.late_s:
-            found.late_p99_ms = percentile(self.late_s, 99) * 1e3
+            found.latencies["late_p99_ms"] = percentile(self.late_s, 99) * 1e3
         for connection in self.connections:
             connection.abort()
         return found

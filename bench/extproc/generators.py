@@ -10,7 +10,7 @@ from bench.extproc.bodies import PATH, chat_bodies
 from bench.extproc.client import Outcome
 from bench.extproc.envoy import HOST
 from bench.extproc.processes import GRACE_S, PATIENCE_S, Child, Failed
-from bench.extproc.statistics import percentile
+from bench.extproc.statistics import latencies
 
 CLIENTS = ("h2load", "wrk", "own")
 _SCRIPT = """
@@ -85,16 +85,15 @@ def read_h2load(text: str, requests: str, seconds: float) -> Outcome:
     for count, what in zip(summary.groups(), ("failed", "errored", "timed out"), strict=True):
         if int(count):
             found.errors[f"h2load: {what}"] = int(count)
-    latencies_us: list[float] = []
+    latencies_s: list[float] = []
     for line in requests.splitlines():
         _, status, took_us = line.split("\t")
         if status != "200":
             found.errors[f"status {status}"] = found.errors.get(f"status {status}", 0) + 1
         else:
-            latencies_us.append(float(took_us))
-    found.requests = len(latencies_us)
-    if latencies_us:
-        found.p50_ms, found.p95_ms, found.p99_ms = (percentile(latencies_us, q) / 1e3 for q in (50, 95, 99))
+            latencies_s.append(float(took_us) / 1e6)
+    found.requests = len(latencies_s)
+    found.latencies = latencies(latencies_s)
     return found
 
 
@@ -105,6 +104,5 @@ def read_wrk(text: str) -> Outcome:
         raise Failed(f"wrk has written no summary: {text[-300:]!r}")
     requests, took_us, p50_us, p95_us, p99_us, lost, bad = (float(number) for number in line[1].split())
     errors = {what: int(count) for what, count in (("wrk: socket errors", lost), ("wrk: bad status", bad)) if count}
-    return Outcome(
-        took_us / 1e6, int(requests - bad), p50_ms=p50_us / 1e3, p95_ms=p95_us / 1e3, p99_ms=p99_us / 1e3, errors=errors
-    )  # fmt: skip
+    found = {"p50_ms": p50_us / 1e3, "p95_ms": p95_us / 1e3, "p99_ms": p99_us / 1e3}
+    return Outcome(took_us / 1e6, int(requests - bad), latencies=found, errors=errors)

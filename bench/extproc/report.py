@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bench.extproc.arms import Arm, Kind
+from bench.extproc.arms import Arm
 from bench.extproc.statistics import Cell, Row, compare, rows
 from bench.extproc.targets import MIB, Verdict, verdicts
 from bench.extproc.workloads import Workload
@@ -136,15 +136,15 @@ _IDLE = (Column("picker, cores", ("picker_cores",), _plain), *_PROCESS)
 def _columns(workload: Workload) -> Sequence[Column]:
     if workload.idle:
         return tuple(column for column in _IDLE if column.metrics != ("lag_p99_ms",))
-    return _EVENTS if workload.name.startswith("sse") else _REQUESTS
+    return _EVENTS if workload.per_event else _REQUESTS
 
 
 def to_markdown(report: Report, arms: Sequence[Arm], workloads: Sequence[Workload]) -> str:
     """The tables, without a title of their own."""
     rounds = "1 round" if report.rounds == 1 else f"{report.rounds} rounds"
     lines = [
-        f"Envoy {report.envoy} (one worker), Python {report.python}, {report.cores} cores shared by all parts; client of the closed loop of "
-        f"small requests: {'our own' if report.client == 'own' else report.client}. Medians of {rounds} of {report.seconds:g} s.",
+        f"Envoy {report.envoy} (one worker), Python {report.python}, {report.cores} cores shared by all parts. Medians of {rounds} of "
+        f"{report.seconds:g} s. `small` by {'our own client' if report.client == 'own' else report.client}.",
     ]
     if not report.complete:
         lines += ["", "**Interrupted: not all rounds were run.**"]
@@ -162,8 +162,8 @@ def to_markdown(report: Report, arms: Sequence[Arm], workloads: Sequence[Workloa
 
 def _table(columns: Sequence[Column], found: Sequence[Row]) -> list[str]:
     used = [column for column in columns if any(name in row.values for row in found for name in column.metrics)]
-    lines = [f"| arm | {' | '.join(column.title for column in used)} |", "|---" * (len(used) + 1) + "|"] if used else ["| arm | |", "|---|---|"]
     width = max(len(used), 1)
+    lines = [f"| arm | {' | '.join(column.title for column in used)} |", "|---" * (width + 1) + "|"]
     for row in found:
         if row.failed is not None:
             lines.append(f"| {row.arm} | failed: {_cell_text(row.failed)} |" + " |" * (width - 1))
@@ -205,8 +205,3 @@ def one_line(cell: Cell) -> str:
         if metric in values:
             parts.append(text.format(_plain(values[metric])))
     return ", ".join(parts)
-
-
-def peers_and_table(arms: Sequence[Arm]) -> list[str]:
-    """Names of the arms for `--help`."""
-    return [arm.name for arm in arms if arm.kind is not Kind.PEER]

@@ -23,19 +23,16 @@ POLL_S = 0.02
 class Stack:
     """`async with Stack(lab, arm, workload) as stack`. Raises Failed when something does not come up within 20 s."""
 
-    def __init__(self, lab: Lab, arm: Arm, workload: Workload) -> None:
+    def __init__(self, lab: Lab, arm: Arm, workload: Workload, *, watch: bool = True) -> None:
+        """`watch`: our own servers run under `bench.extproc.watched`."""
         self.arm = arm
+        self.is_watched = watch and arm.kind in (Kind.PICKER, Kind.ECHO)
         self.ports = Ports(*free_ports(5))
         self._workload = workload
         self._exit = AsyncExitStack()
         self._lab = lab
         self.server = self._server()
         self.envoy = None if workload.idle else Child("envoy", envoy.command(lab.envoy_path, lab.bootstrap(arm), self.ports), lab.folder)
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the server runs under `bench.extproc.watched` and, as a picker, has our side door."""
-        return self.arm.kind in (Kind.PICKER, Kind.ECHO)
 
     def _server(self) -> Child | None:
         arm, lab, ports = self.arm, self._lab, self.ports
@@ -50,7 +47,7 @@ class Stack:
                 return Child(arm.name, fill(arm.command, {k: str(v) for k, v in values.items()}), lab.folder, is_tree=True)
             case Kind.ECHO:
                 flags.append(f"--endpoints={listed}")
-                return Child(arm.name, python("bench.extproc.watched", "bench.extproc.echo", *flags), lab.folder, pipes=True)
+                return self._own("bench.extproc.echo", flags)
             case Kind.PICKER:
                 flags += [f"--metrics-port={ports.metrics}", f"--host={HOST}", "--secure-serving=false", "--drain-timeout=0", *arm.flags]
                 flags += [f"--config-text={arm.config}"] if arm.config is not None else []
@@ -60,7 +57,11 @@ class Stack:
                     flags.append(f"--endpoints-file={path}")
                 else:
                     flags.append(f"--endpoints={listed}")
-                return Child(arm.name, python("bench.extproc.watched", "picker.__main__", *flags), lab.folder, pipes=True)
+                return self._own("picker.__main__", flags)
+
+    def _own(self, module: str, flags: list[str]) -> Child:
+        command = python("bench.extproc.watched", module, *flags) if self.is_watched else python(module, *flags)
+        return Child(self.arm.name, command, self._lab.folder, pipes=self.is_watched)
 
     async def __aenter__(self) -> Stack:
         try:
@@ -83,7 +84,7 @@ class Stack:
         for child in (self.server, self.envoy):
             if child is not None:
                 child.check()
-        if self.is_ours and self.server is not None and "Traceback" in self.server.log():
+        if self.arm.kind is Kind.PICKER and self.server is not None and "Traceback" in self.server.log():
             raise Failed(f"{self.server.name} has logged a traceback: {self.server.tail()}")
 
     async def _server_listens(self) -> str | None:

@@ -20,6 +20,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
+def latencies(seconds: Sequence[float]) -> dict[str, float]:
+    """In ms, by name. Too few values have no p95 (20 are needed) or no p99 (100): it would be their greatest one by another name."""
+    wanted = ((50, 1), (95, 20), (99, 100))
+    return {f"p{percent}_ms": percentile(seconds, percent) * 1e3 for percent, least in wanted if len(seconds) >= least}
+
+
 class Cell(msgspec.Struct, kw_only=True):
     """One arm under one workload in one round. `failed` says why there are no numbers to use; units are in the names of `values`."""
 

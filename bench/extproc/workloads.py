@@ -40,13 +40,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One workload. `load` None: no requests, the picker only scrapes. `warmup_s` precedes what is measured."""
+    """One workload. `load` None: no requests, the picker only scrapes. `warmup_s` precedes what is measured.
+
+    `per_event`: costs are told per event of a stream, not per request.
+    """
 
     name: str
     title: str
     endpoints: int = 10
     load: Load | None = None
     answer: Answer = Answer()
+    per_event: bool = False
     warmup_s: float = 1.5
 
     @property
@@ -61,7 +65,9 @@ class Workload:
 
     def takes(self, arm: Arm) -> bool:
         """Whether the arm has a part in it."""
-        return arm.kind in (Kind.PICKER, Kind.PEER) if self.idle else not arm.only_idle
+        if self.idle:
+            return arm.kind in (Kind.PICKER, Kind.PEER) and arm.only != "load"
+        return arm.only != "idle"
 
 
 _SMALL_BYTES = 2_000
@@ -77,11 +83,11 @@ WORKLOADS = (
     ),
     Workload(
         "sse100", "streams of 100 events, one each 10 ms, 32 at once",
-        load=Load(Pace.CLOSED, _SMALL_BYTES, concurrency=32, prompts=64), answer=Answer(100, 10),
+        load=Load(Pace.CLOSED, _SMALL_BYTES, concurrency=32, prompts=64), answer=Answer(100, 10), per_event=True,
     ),
     Workload(
         "sse1000", "streams of 1,000 events, one each 5 ms, 16 at once",
-        load=Load(Pace.CLOSED, _SMALL_BYTES, concurrency=16, prompts=64), answer=Answer(1000, 5),
+        load=Load(Pace.CLOSED, _SMALL_BYTES, concurrency=16, prompts=64), answer=Answer(1000, 5), per_event=True,
     ),
     Workload(
         "long", "prompts of 220 KB, streams of 30 events, one each 5 ms, 20 at once",
