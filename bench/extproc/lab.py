@@ -13,7 +13,8 @@ from typing import Any
 from bench.extproc import envoy
 from bench.extproc.arms import Arm, Kind
 from bench.extproc.envoy import HOST
-from bench.extproc.processes import Child, python
+from bench.extproc.processes import Child, Failed, python
+from bench.extproc.upstream import PAGES
 from bench.extproc.workloads import Workload
 
 PROXIED_ENDPOINTS = 10
@@ -50,6 +51,8 @@ class Lab:
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Lab:
+        if missing := [str(path) for path in PAGES.values() if not path.exists()]:
+            raise Failed(f"the bench runs from a checkout, which has {', '.join(missing)}")
         self.envoy_path = await envoy.binary()
         self.envoy_version = await envoy.version(self.envoy_path)
         try:

@@ -1,4 +1,4 @@
-"""What h2load, wrk and py-spy say."""
+"""What h2load and wrk say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from bench.extproc import generators
 from bench.extproc.generators import installed, read_h2load, read_wrk
 from bench.extproc.processes import Failed
-from bench.extproc.profiler import table, top
 
 SUMMARY = "finished in 2.01s\nrequests: 4 total, 6 started, 4 done, 4 succeeded, {} failed, {} errored, {} timeout\n"
 
@@ -58,14 +57,3 @@ def test_the_first_client_there_is_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
     there.remove("wrk")
     with pytest.raises(ValueError, match="wrk is not on PATH"):
         installed("wrk")
-
-
-def test_the_top_functions_by_their_own_time() -> None:
-    stacks = ["main (a.py:1);work (a.py:2) 30", "main (a.py:1);work (a.py:3);inner (b.py:9) 60", "main (a.py:1) 10"]
-    assert top(stacks) == [("inner (b.py)", 60.0, 60.0), ("work (a.py)", 30.0, 90.0), ("main (a.py)", 10.0, 100.0)]
-    assert top(stacks, 1) == [("inner (b.py)", 60.0, 60.0)]
-    assert "   60.0     60.0  inner (b.py)\n" in table(top(stacks))
-
-
-def test_no_samples_are_no_functions() -> None:
-    assert top([]) == []
