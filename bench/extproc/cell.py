@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import perf_counter
 
 import msgspec
 
-from bench.extproc import procfs
 from bench.extproc.arms import Arm, Kind
 from bench.extproc.client import Job, Outcome
 from bench.extproc.generators import Generator
 from bench.extproc.http import sample_lag
 from bench.extproc.lab import Lab
+from bench.extproc.meter import SERVER, Meter
 from bench.extproc.processes import PATIENCE_S, Child, Failed, python
 from bench.extproc.profiler import Profiler
 from bench.extproc.stack import Stack
 from bench.extproc.statistics import Cell
 from bench.extproc.workloads import Load, Workload
 
-_RSS_INTERVAL_S = 0.2
 _STAGGER_S = 1.0
 # For everything that is not load: starts, probes, ends.
 _OVERHEAD_S = 90.0
@@ -78,8 +75,8 @@ class _Measurement:
         late_ms = await self._lab.prepare(self._workload)
         if outcome.errors:
             raise Failed(", ".join(f"{what} ({count} times)" for what, count in outcome.errors.items()))
-        if load is not None and not outcome.requests + outcome.events:
-            raise Failed("not one request was answered")
+        if load is not None and not (outcome.events if self._workload.per_event else outcome.requests):
+            raise Failed("not one answer came")
         if self._workload.streamed:
             self._values["upstream_late_ms"] = late_ms
         cell.values = self._values | from_outcome(outcome, self._values, per_event=self._workload.per_event)
@@ -149,68 +146,18 @@ class _Measurement:
 
     @asynccontextmanager
     async def _measured(self, client: Child | None = None) -> AsyncIterator[None]:
-        """CPU, memory and garbage collection of what happens within."""
-        server = self._stack.server
-        children = {"picker": server, "envoy": self._stack.envoy, "upstream": self._lab.upstream, "client": client}
-        present = {name: child for name, child in children.items() if child is not None}
-        watched = server if self._stack.is_watched else None
-        blocks = 0.0
-        if watched is not None:
-            blocks = json.loads(await watched.ask(""))["blocks"]
-        async with AsyncExitStack() as exit_stack:
-            peaks = exit_stack.enter_context(_Peaks(server)) if server is not None else None
-            recording = self._start_profiler()
-            before = {name: procfs.cpu_by_pid(child.pids) for name, child in present.items()}
-            began_s = perf_counter()
+        """What happens within is the result."""
+        stack, seconds = self._stack, self._options.seconds
+        children = {SERVER: stack.server, "envoy": stack.envoy, "upstream": self._lab.upstream, "client": client}
+        meter = Meter({name: child for name, child in children.items() if child is not None}, watched=stack.is_watched)
+        recording = None
+        if self._profiler is not None and stack.server is not None:
+            recording = asyncio.create_task(self._profiler.record(stack.server.pid, seconds))
+        async with meter.running():
             yield
-            seconds = perf_counter() - began_s
-            for name, child in present.items():
-                child.check()
-                after = procfs.cpu_by_pid(child.pids)
-                spent_s = sum(cpu - before[name].get(pid, 0.0) for pid, cpu in after.items())
-                self._values[f"{name}_cpu_s"] = spent_s
-                self._values[f"{name}_cores"] = spent_s / seconds
-            if recording is not None:
-                await recording
-            if peaks is not None:
-                self._values["picker_rss_bytes"] = float(peaks.now())
-        if watched is not None:
-            garbage = json.loads(await watched.ask(""))
-            self._values["gc_collections"] = float(sum(garbage["collections"]))
-            self._values["gc_share_of_cpu"] = garbage["total_s"] / max(self._values["picker_cpu_s"], 1e-9)
-            self._values["gc_longest_ms"] = garbage["longest_s"] * 1e3
-            self._values["blocks_more"] = garbage["blocks"] - blocks
-
-    def _start_profiler(self) -> asyncio.Task[None] | None:
-        if self._profiler is None or self._stack.server is None:
-            return None
-        return asyncio.create_task(self._profiler.record(self._stack.server.pid, self._options.seconds))
-
-
-class _Peaks:
-    """The most memory that a server had: as the kernel remembers it for one process, sampled for a tree of them."""
-
-    def __init__(self, server: Child) -> None:
-        self._server = server
-        self._peak_bytes = 0
-        self._handle: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> _Peaks:
-        self._sample()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def _sample(self) -> None:
-        self._peak_bytes = max(self._peak_bytes, procfs.resident_bytes(self._server.pids))
-        self._handle = asyncio.get_running_loop().call_later(_RSS_INTERVAL_S, self._sample)
-
-    def now(self) -> int:
-        """Bytes."""
-        pids = self._server.pids
-        return procfs.memory_bytes(self._server.pid)[1] if pids == {self._server.pid} else self._peak_bytes
+        self._values = meter.values
+        if recording is not None:
+            await recording
 
 
 def from_outcome(outcome: Outcome, spent: Mapping[str, float], *, per_event: bool) -> dict[str, float]:

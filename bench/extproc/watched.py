@@ -1,7 +1,7 @@
 """`python -m bench.extproc.watched MODULE ARGUMENTS`: runs a module's `main` and counts what its garbage collector does.
 
-For each line on standard input it prints a JSON object: collections by generation, the time they took, the longest of them, and memory
-blocks in use. The program under test is not changed: collections are counted by `gc.callbacks`, and a thread that sleeps in a read
+For each line on standard input it prints a JSON object: collections by generation, the CPU time they took, how long the longest of
+them lasted, and memory blocks in use. The program under test is not changed: collections are counted by `gc.callbacks`, and a thread that sleeps in a read
 answers. Counting starts afresh with each answer.
 """
 
@@ -13,35 +13,34 @@ import json
 import os
 import sys
 import threading
-from time import perf_counter
+from time import perf_counter, thread_time
 
 
 class Collections:
     """Counts the collections since the last answer."""
 
     def __init__(self) -> None:
-        self._began_s = 0.0
+        self._began_s = self._began_cpu_s = 0.0
         self._clear()
         gc.callbacks.append(self._called)
 
     def _clear(self) -> None:
         self._counts = [0, 0, 0]
-        self._total_s = self._longest_s = 0.0
+        self._cpu_s = self._longest_s = 0.0
 
     def _called(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._began_s = perf_counter()
+            self._began_s, self._began_cpu_s = perf_counter(), thread_time()
             return
-        took_s = perf_counter() - self._began_s
         self._counts[info["generation"]] += 1
-        self._total_s += took_s
-        self._longest_s = max(self._longest_s, took_s)
+        self._cpu_s += thread_time() - self._began_cpu_s
+        self._longest_s = max(self._longest_s, perf_counter() - self._began_s)
 
     def answer(self) -> dict[str, object]:
         """Since the last one."""
         found = {
             "collections": self._counts,
-            "total_s": self._total_s,
+            "cpu_s": self._cpu_s,
             "longest_s": self._longest_s,
             "blocks": sys.getallocatedblocks(),
         }
