@@ -1,8 +1,8 @@
 """`python -m bench.extproc.watched MODULE ARGUMENTS`: runs a module's `main` and counts what its garbage collector does.
 
 For each line on standard input it prints a JSON object: collections by generation, the CPU time they took, how long the longest of
-them lasted, and memory blocks in use. The program under test is not changed: collections are counted by `gc.callbacks`, and a thread that sleeps in a read
-answers. Counting starts afresh with each answer.
+them lasted, and memory blocks in use. The program under test is not changed: collections are counted by `gc.callbacks`, and a thread
+that sleeps in a read answers. Counting starts afresh with each answer.
 """
 
 from __future__ import annotations
