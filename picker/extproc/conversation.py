@@ -252,10 +252,10 @@ class Conversation:
             if event.modes.observability:
                 return self._observe()
             self._exchange = self._director.response_only()
-        text = as_text(event.headers)
-        relay = self._begin_response(text, event.served)
-        reply = change(event.headers, text, [("x-went-into-resp-headers", b"true")])
-        if relay.resizes and "content-length" in text:
+        raw = dict(event.headers)
+        relay = self._begin_response(raw, event.served)
+        reply = change(event.headers, raw, [("x-went-into-resp-headers", b"true")])
+        if relay.resizes and "content-length" in raw:
             reply = type(reply)(reply.set_headers, [*reply.remove, "content-length"])
         keep_body: Modes | None = None
         if event.end_of_stream:
@@ -267,14 +267,15 @@ class Conversation:
             relay.keep_body()
         return (HeadersReply(Phase.RESPONSE, reply, keep_body=keep_body),)
 
-    def _begin_response(self, text: Mapping[str, str], served: str | None) -> ResponseBodyRelay:
+    def _begin_response(self, raw: Mapping[str, bytes], served: str | None) -> ResponseBodyRelay:
+        """`raw` are the headers by name; of a repeated one the last value."""
         self.state = State.RESPONDING
-        content_type = text.get("content-type", "").lower()
-        encoded = text.get("content-encoding", "identity") not in ("identity", "")
+        content_type = raw.get("content-type", b"").decode("latin-1").lower()
+        encoded = raw.get("content-encoding", b"") not in (b"identity", b"")
         relay = self._relay = ResponseBodyRelay(
             self._exchange, self._modes.response_body, content_type, encoded, observe=self._observe_responses
         )
-        status = text.get(":status") or text.get("status") or "200"
+        status = (raw.get(":status") or raw.get("status") or b"200").decode("latin-1")
         if self._exchange is not None:
             self._exchange.begin_response(
                 _number(status),
