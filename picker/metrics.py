@@ -148,6 +148,9 @@ class Metrics:
         self.streams_inflight = Gauge(p + "extproc_streams_inflight", "Open ext_proc streams.")
         self.stream_duration = Histogram(p + "extproc_stream_duration_seconds", "Life of an ext_proc stream.", _STREAM)
         self.streams_total = Counter(p + "extproc_streams_total", "Ended ext_proc streams by gRPC status.", ("code",))
+        self.scrapes = Counter("fairlead_scrapes_total", "Reads of model servers' metrics pages that were begun.")
+        self.scrape_endpoints = Gauge("fairlead_scrape_endpoints", "Endpoints by the pace at which their metrics are read.", ("pace",))
+        self.load_reports = Counter("fairlead_load_reports_total", "Loads that model servers reported with an answer.")
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

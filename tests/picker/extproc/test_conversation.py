@@ -22,6 +22,7 @@ from picker.extproc.events import (
     ResponseTrailers,
 )
 from picker.extproc.headers import DESTINATION
+from tests.picker.extproc.load_report_transcripts import LOAD_REPORTS
 from tests.picker.extproc.request_transcripts import BODY, REQUESTS
 from tests.picker.extproc.response_transcripts import RESPONSE_ONLY, RESPONSES
 from tests.picker.extproc.transcript import (
@@ -37,7 +38,7 @@ from tests.picker.extproc.transcript import (
 )
 from tests.picker.world import P, World
 
-TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY]
+TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *LOAD_REPORTS]
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
@@ -49,6 +50,7 @@ def test_transcript(transcript: Transcript) -> None:
     conversation.end()
     world.assert_idle()
     assert world.outcomes() == transcript.outcomes
+    assert {address: world.told(address) for address in transcript.reports} == transcript.reports
 
 
 # ---- the table as a whole --------------------------------------------------------------------------------------------------------

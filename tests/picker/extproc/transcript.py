@@ -76,7 +76,8 @@ def says(*replies: Reply | Iterable[Reply]) -> Says:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One conversation. `outcomes` is what the request counters say in the end (see `World.outcomes`)."""
+    """One conversation. `outcomes` is what the request counters say in the end (see `World.outcomes`), `reports` what is known of pods
+    (see `World.told`)."""
 
     name: str
     steps: Sequence[Step]
@@ -86,6 +87,7 @@ class Transcript:
     use_subset: bool = True
     finished: bool = False
     outcomes: dict[str, float] = field(default_factory=dict)
+    reports: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def world(self) -> World:
         """What it takes place in."""
