@@ -17,7 +17,7 @@ from picker.datalayer.discovery.file import FileDiscovery
 from picker.datalayer.discovery.source import DiscoverySource
 from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
-from picker.datalayer.poller import Pace
+from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.director import Director, Pool, Stages
 from picker.errors import ConfigError

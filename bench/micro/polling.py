@@ -23,7 +23,7 @@ from typing import NamedTuple
 import uvloop
 
 from picker.datalayer.datastore import Datastore
-from picker.datalayer.poller import Pace
+from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.endpoint import Endpoint
 
@@ -102,7 +102,7 @@ class Upstream:
 
 
 class Result(NamedTuple):
-    """`cores` is CPU time over wall time, `busiest` the greatest share of the reads that fell into one of the round's 50 ms."""
+    """`cores` is CPU time over wall time."""
 
     cores: float
     reads_per_s: float
@@ -126,6 +126,7 @@ async def _watch(case: Case, ports: Sequence[int], warm_up_s: float, seconds: fl
     scraper.start()
     await asyncio.sleep(warm_up_s)
     gc.collect()
+    await asyncio.sleep(0.2)  # what became due meanwhile is not of this round
     if profile is not None:
         profile.enable()
     pages, cpu_s, wall_s = datastore.pages, time.process_time(), time.perf_counter()

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from picker.datalayer.datastore import Datastore, EndpointState, differ
 from picker.datalayer.engines import Engines
 from picker.datalayer.http_reader import CallLater, Done, ReadError, ReadErrorKind, Timer
+from picker.datalayer.pace import Beat, Pace, PaceName
 from picker.datalayer.throttle import Throttle
 from picker.endpoint import EndpointMetrics
 
@@ -24,10 +25,6 @@ log = logging.getLogger(__name__)
 
 _NO_PAGE_STATUSES = frozenset({401, 403, 404, 405, 406, 410, 501})
 """Answers that will be the same 50 ms later; others (500, 503) come from servers that are starting or overloaded."""
-
-
-PaceName = Literal["full", "idle", "failing"]
-PACES: tuple[PaceName, ...] = ("full", "idle", "failing")
 
 
 class Reader(Protocol):
@@ -39,29 +36,13 @@ class Reader(Protocol):
     async def wait_closed(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How often to read and when to give up, in seconds and counts."""
-
-    interval_s: float = 0.05
-    slow_s: float = 1.0
-    """Between reads of a server that is idle or dead (reached by doubling) or has no metrics; never less than `interval_s`."""
-    adaptive: bool = True
-    """False: idle servers are read at the full rate, too."""
-    unreachable_limit: int = 3
-    timeout_limit: int = 5
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slow_s", max(self.slow_s, self.interval_s))
-
-
 class Poller:
     """Polls one endpoint from `start` to `stop`. Failures leave the old values as they are: their age tells."""
 
     __slots__ = (
+        "_beat",
         "_call_later",
         "_datastore",
-        "_due_s",
         "_endpoint",
         "_engines",
         "_extractor",
@@ -75,9 +56,7 @@ class Poller:
         "_opened",
         "_pace",
         "_pause_s",
-        "_phase",
         "_reader",
-        "_slept_s",
         "_started_s",
         "_state",
         "_stopped",
@@ -101,7 +80,7 @@ class Poller:
         now: Callable[[], float] = time.monotonic,
         call_later: CallLater | None = None,
     ) -> None:
-        """`phase` (0 to 1) is this poller's place among all: what they do at the same moment is spread by it."""
+        """`phase` (0 to 1) spreads what many pollers do (`Beat`)."""
         self._state = state
         self._endpoint = state.endpoint
         self._datastore = datastore
@@ -109,7 +88,7 @@ class Poller:
         self._engines = engines
         self._extractor = engines.extractor(state.endpoint.labels)
         self._pace = pace
-        self._phase = phase
+        self._beat = Beat(pace, phase)
         self._on_read = on_read
         self._on_error = on_error
         self._on_extract_error = on_extract_error
@@ -117,10 +96,8 @@ class Poller:
         self._call_later: CallLater = call_later or asyncio.get_running_loop().call_later
         self._timer: Timer | None = None
         self._stopped = False
-        self._due_s = 0.0  # when the current or next read should begin; it may begin later, on a busy loop
         self._started_s = 0.0
         self._pause_s = pace.interval_s
-        self._slept_s = 0.0  # the last pause
         self._good = False  # the last read brought a page
         self._opened = 0  # requests opened on the endpoint by the time of the last page
         self._unreachable = 0  # both since the last answer, so that a mixture of the two counts as well
@@ -131,7 +108,7 @@ class Poller:
     def start(self) -> None:
         """Read for the first time within one interval."""
         self._reader.watch(self._hung_up)
-        self._schedule(self._phase * self._pace.interval_s)
+        self._timer = self._call_later(self._beat.start(self._now()), self._begin)
 
     @property
     def interval_s(self) -> float:
@@ -157,10 +134,6 @@ class Poller:
     async def wait_stopped(self) -> None:
         """After `stop`: wait for what the reader still winds up."""
         await self._reader.wait_closed()
-
-    def _schedule(self, delay_s: float) -> None:
-        self._due_s = self._now() + delay_s
-        self._timer = self._call_later(delay_s, self._begin)
 
     def _begin(self) -> None:
         self._timer = None
@@ -193,22 +166,10 @@ class Poller:
         self._sleep()
 
     def _sleep(self) -> None:
-        """Until the next read, on this poller's own beat."""
-        pause_s, now_s = self._pause_s, self._now()
-        # The beat goes by when reads were due. A loop that stands still makes many reads late at once; went it by when they began,
-        # they would stay in step for good.
-        late_s = max(0.0, self._started_s - self._due_s)
-        beat_s = self._due_s + late_s // pause_s * pause_s + pause_s
-        if self.pace == "idle":
+        idle = self.pace == "idle"
+        if idle:
             self._state.load.on_open = self._wake
-            if self._slept_s < pause_s == self._pace.slow_s:
-                # Servers fall idle together, when traffic ends: the first of the longest pauses has a length of this poller's own.
-                beat_s -= (1 - self._phase) * (pause_s - self._pace.interval_s)
-        self._slept_s = pause_s
-        # A loaded vLLM needs 17 to 58 ms of its API server's time for a page: rest at least as long as it took, at most one pause.
-        rest_s = min(now_s - self._started_s, pause_s)
-        self._due_s = max(beat_s, now_s + rest_s)
-        self._timer = self._call_later(self._due_s - now_s, self._begin)
+        self._timer = self._call_later(self._beat.after(self._started_s, self._now(), self._pause_s, idle=idle), self._begin)
 
     def _wake(self) -> None:
         """A request was routed to an idle endpoint: back to the full rate."""
@@ -221,12 +182,10 @@ class Poller:
             self._soon()
 
     def _soon(self) -> None:
-        """Read within one interval: not at the same moment as others that were woken together, and not before the request that woke
-        us has reached the server: a scrape is taken to have seen all requests that were opened before it began."""
-        delay_s = self._pace.interval_s * (0.2 + 0.8 * self._phase)
-        if self._timer is not None and self._now() + delay_s < self._due_s:
+        delay_s = self._beat.sooner(self._now())
+        if delay_s is not None and self._timer is not None:
             self._timer.cancel()
-            self._schedule(delay_s)
+            self._timer = self._call_later(delay_s, self._begin)
 
     def _page(self, page: bytes) -> None:
         self._alive()

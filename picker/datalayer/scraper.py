@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.engines import Engines
 from picker.datalayer.http_reader import CallLater, Connect, HttpReader, ReadErrorKind
-from picker.datalayer.poller import PACES, Pace, PaceName, Poller, Reader
+from picker.datalayer.pace import PACES, Pace, PaceName
+from picker.datalayer.poller import Poller, Reader
 from picker.endpoint import Endpoint
 from picker.errors import ConfigError
 

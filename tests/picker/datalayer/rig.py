@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.http_reader import Done, ReadError, ReadErrorKind
-from picker.datalayer.poller import Pace
+from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.endpoint import Endpoint
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from picker.datalayer.load_report import LoadReport
-from picker.datalayer.poller import Pace
+from picker.datalayer.pace import Pace
 from picker.endpoint import Endpoint
 from tests.picker.datalayer.rig import BUSY, DEAD, MISSING, SLOW, Rig
 

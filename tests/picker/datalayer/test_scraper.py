@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from picker.datalayer.datastore import Datastore
 from picker.datalayer.http_reader import ReadError, ReadErrorKind
-from picker.datalayer.poller import Pace
+from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.endpoint import Endpoint, EndpointMetrics
 from picker.errors import ConfigError
