@@ -70,7 +70,7 @@ def parse_load_report(value: str, received_s: float) -> LoadReport | None:
         return None
     try:
         told = _decode(value[len(_FORMAT) :]).named_metrics
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     waiting, kv_usage = _usable(told.num_requests_waiting), _usable(told.kv_cache_usage_perc)
     if waiting is None and kv_usage is None:

@@ -36,6 +36,7 @@ def test_what_is_told(value: str, waiting: int | None, kv_usage: float | None) -
         "JSON ",
         "JSON nonsense",
         "JSON []",
+        'JSON {"x": ' + "[" * 30_000,
         "JSON {}",
         'JSON {"named_metrics": {}}',
         'JSON {"named_metrics": []}',
