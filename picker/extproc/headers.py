@@ -11,6 +11,9 @@ SERVED = "x-gateway-destination-endpoint-served"
 SUBSET = "x-gateway-destination-endpoint-subset"
 DROP_REASON = "x-llm-d-request-dropped-reason"
 REQUEST_ID = "x-request-id"
+# ORCA: a model server answers the first with the second (`picker.datalayer.load_report`).
+LOAD_FORMAT = "endpoint-load-metrics-format"
+LOAD_REPORT = "endpoint-load-metrics"
 
 LB_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
@@ -46,3 +49,8 @@ def change(headers: Headers, by_name: Mapping[str, object], first: Headers) -> H
     owned = {name for name, _ in first}
     present = CONTROL & by_name.keys()
     return HeaderChange([*first, *copied], sorted(present - owned) if present else ())
+
+
+def without(header_change: HeaderChange, name: str) -> HeaderChange:
+    """`header_change` with a header of that name removed."""
+    return HeaderChange([pair for pair in header_change.set_headers if pair[0] != name], [*header_change.remove, name])
