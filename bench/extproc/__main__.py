@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(
-            ["arms:", *[f"  {arm.name:12} {arm.note}" for arm in ARMS], "workloads:", *[f"  {w.name:12} {w.title}" for w in WORKLOADS]]
+            ["arms:", *[f"  {arm.name:14} {arm.note}" for arm in ARMS], "workloads:", *[f"  {w.name:14} {w.title}" for w in WORKLOADS]]
         ),
     )
     add = parser.add_argument
@@ -120,7 +120,7 @@ async def _run(plan: Plan, lab: Lab, cells: list[Cell]) -> None:
             for arm in [*arms[turn:], *arms[:turn]]:
                 cell = await measure(lab, arm, workload, number, plan.options)
                 cells.append(cell)
-                _tell(f"round {number + 1}/{plan.rounds}  {workload.name:8} {arm.name:12} {one_line(cell)}")
+                _tell(f"round {number + 1}/{plan.rounds}  {workload.name:8} {arm.name:14} {one_line(cell)}")
 
 
 async def _bench(flags: argparse.Namespace) -> Report:
@@ -203,6 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     if not sys.platform.startswith("linux"):
         parser.error("CPU and memory of processes are read from /proc: Linux only")
+    if flags.profile_output is not None and flags.profile is None:
+        parser.error("--profile-output needs --profile")
+    if flags.profile is not None and (flags.arms or flags.only or flags.json or flags.markdown or flags.strict):
+        parser.error("--profile runs one cell and makes no report: --arms, --only, --json, --markdown and --assert do not go with it")
     _raise_file_limit()
     try:
         if flags.profile is not None:

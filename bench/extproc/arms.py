@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import yaml
 
@@ -38,7 +37,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm. `only`: the workloads that it differs from the others in. `command` is a peer's, with placeholders."""
+    """One arm. `only`: the workloads that it has something to say about, empty for all. `command` is a peer's, with placeholders."""
 
     name: str
     kind: Kind
@@ -46,7 +45,7 @@ class Arm:
     flags: tuple[str, ...] = ()
     config: str | None = None
     labels: bool = False
-    only: Literal["idle", "load"] | None = None
+    only: tuple[str, ...] = ()
     command: str = ""
 
 
@@ -76,22 +75,31 @@ def everything() -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
+_H2 = "--transport=h2"
+# 200 scrapes a second are a large part of what a few thousand events, or a hundred long prompts, cost.
+_SELDOM = "--refresh-metrics-interval=1s"
+_STREAMS = ("sse100", "sse1000")
+_IDLE = ("idle10", "idle100")
+_LOADED = ("small", "rate500", *_STREAMS, "long", "million")
+
 ARMS = (
-    Arm(BASELINE, Kind.PLAIN, "Envoy without ext_proc"),
-    Arm("echo", Kind.ECHO, "echo-only server on the lean transport: the floor"),
-    Arm(OURS, Kind.PICKER, "picker, `--transport h2`", ("--transport=h2",)),
-    Arm("grpcio", Kind.PICKER, "picker, `--transport grpcio`", ("--transport=grpcio",)),
+    Arm(BASELINE, Kind.PLAIN, "Envoy without ext_proc", only=_LOADED),
+    Arm("echo", Kind.ECHO, "echo-only server on the lean transport: the floor", only=_LOADED),
+    Arm(OURS, Kind.PICKER, "picker, `--transport h2`", (_H2,)),
+    Arm("grpcio", Kind.PICKER, "picker, `--transport grpcio`", ("--transport=grpcio",), only=_LOADED),
     Arm(
         "everything", Kind.PICKER, "`h2` with every scorer and filter, three fallbacks, a log of 16,384 decisions",
-        ("--transport=h2", "--decision-log-size=16384"), everything(), labels=True,
+        (_H2, "--decision-log-size=16384"), everything(), labels=True, only=_LOADED,
     ),
+    Arm("h2-1s", Kind.PICKER, "`h2` scraping once a second: almost without that part", (_H2, _SELDOM), only=("small", *_STREAMS, "long")),
     Arm(
         "no-metrics", Kind.PICKER, "`h2` without response metrics: it needs no response bodies",
-        ("--transport=h2", "--response-metrics=false"), only="load",
+        (_H2, "--response-metrics=false"), only=("small", *_STREAMS, "long"),
     ),
+    Arm("no-metrics-1s", Kind.PICKER, "both", (_H2, "--response-metrics=false", _SELDOM), only=_STREAMS),
     Arm(
         "reference", Kind.PICKER, "`h2` scraping at the reference's fixed rate",
-        ("--transport=h2",), f"{DEFAULT_TEXT}compat: reference\n", only="idle",
+        (_H2,), f"{DEFAULT_TEXT}compat: reference\n", only=_IDLE,
     ),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ async def measure(lab: Lab, arm: Arm, workload: Workload, number: int, options: 
         cell.failed = f"not done after {limit_s:g} s"
     except (Failed, OSError) as error:
         cell.failed = str(error)
+    except Exception as error:
+        # A defect of ours: to be seen, but the cells that were measured before are not lost with it.
+        traceback.print_exc()
+        cell.failed = f"the bench itself failed: {type(error).__name__}: {error}"
     if cell.failed is not None and (complaint := lab.upstream.tail()):
         cell.failed += f"; the model servers say: {complaint}"
     return cell

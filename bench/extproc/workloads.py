@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.extproc.arms import Arm, Kind
+from bench.extproc.arms import Arm
 
 
 class Pace(enum.Enum):
@@ -65,9 +65,7 @@ class Workload:
 
     def takes(self, arm: Arm) -> bool:
         """Whether the arm has a part in it."""
-        if self.idle:
-            return arm.kind in (Kind.PICKER, Kind.PEER) and arm.only != "load"
-        return arm.only != "idle"
+        return not arm.only or self.name in arm.only
 
 
 _SMALL_BYTES = 2_000

@@ -71,6 +71,8 @@ def test_a_failed_cell_is_an_error_only_when_asked_for() -> None:
     (["--seconds=x"], "expected seconds from 0.5"),
     (["--arms=envoy", "--only=idle10"], "nothing to run"),
     (["--profile=envoy:small"], "expected one of our own servers"),
+    (["--profile=h2:small", "--json=x"], "makes no report"),
+    (["--profile-output=x"], "needs --profile"),
 ])  # fmt: skip
 def test_wrong_flags_are_refused(arguments: list[str], complaint: str) -> None:
     done = run(*arguments)
