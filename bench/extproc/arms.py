@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import yaml
 
@@ -37,7 +38,11 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One arm. `only`: the workloads that it has something to say about, empty for all. `command` is a peer's, with placeholders."""
+    """One arm. `only`: the workloads that it has something to say about, empty for all. `command` is a peer's, with placeholders.
+
+    `bodies`: `duplex` as `fairlead envoy render` has it, `kept` with `--keep-response-bodies`, `override` where Envoy listens to a
+    `mode_override` (requests BUFFERED, responses STREAMED).
+    """
 
     name: str
     kind: Kind
@@ -45,6 +50,7 @@ class Arm:
     flags: tuple[str, ...] = ()
     config: str | None = None
     labels: bool = False
+    bodies: Literal["duplex", "kept", "override"] = "duplex"
     only: tuple[str, ...] = ()
     command: str = ""
 
@@ -78,6 +84,7 @@ def everything() -> str:
 _H2 = "--transport=h2"
 # 200 scrapes a second are a large part of what a few thousand events, or a hundred long prompts, cost.
 _SELDOM = "--refresh-metrics-interval=1s"
+_UNREAD = "--response-metrics=false"
 _STREAMS = ("sse100", "sse1000")
 _IDLE = ("idle10", "idle100")
 _LOADED = ("small", "rate500", *_STREAMS, "long", "million")
@@ -93,10 +100,18 @@ ARMS = (
     ),
     Arm("h2-1s", Kind.PICKER, "`h2` scraping once a second: almost without that part", (_H2, _SELDOM), only=("small", *_STREAMS, "long")),
     Arm(
-        "no-metrics", Kind.PICKER, "`h2` without response metrics: it needs no response bodies",
-        (_H2, "--response-metrics=false"), only=("small", *_STREAMS, "long"),
+        "no-metrics", Kind.PICKER, "`h2` with `--response-metrics=false`: bodies pass unread, Envoy ignores `mode_override` in full duplex",
+        (_H2, _UNREAD), only=("small", *_STREAMS, "long"),
     ),
-    Arm("no-metrics-1s", Kind.PICKER, "both", (_H2, "--response-metrics=false", _SELDOM), only=_STREAMS),
+    Arm(
+        "kept", Kind.PICKER, "the same behind an Envoy with `--keep-response-bodies`",
+        (_H2, _UNREAD), bodies="kept", only=("small", *_STREAMS, "long"),
+    ),
+    Arm(
+        "override", Kind.PICKER, "the same behind an Envoy that listens to `mode_override`: requests BUFFERED, responses STREAMED",
+        (_H2, _UNREAD), bodies="override", only=_STREAMS,
+    ),
+    Arm("override-1s", Kind.PICKER, "the same, scraping once a second", (_H2, _UNREAD, _SELDOM), bodies="override", only=_STREAMS),
     Arm(
         "reference", Kind.PICKER, "`h2` scraping at the reference's fixed rate",
         (_H2,), f"{DEFAULT_TEXT}compat: reference\n", only=_IDLE,

@@ -46,14 +46,26 @@ async def version(path: str) -> str:
     return text.rpartition("version:")[2].split("/")[1] if text.count("/") > 1 else text.strip()
 
 
-async def render(static_endpoints: Sequence[str] = ()) -> dict[str, Any]:
+async def render(static_endpoints: Sequence[str] = (), *, keep_response_bodies: bool = False) -> dict[str, Any]:
     """A bootstrap with placeholders for ports."""
     flags = [
         f"--port={_LISTEN}", f"--admin-port={_ADMIN}", f"--picker-address={HOST}:{_PICKER}", f"--picker-health-port={_HEALTH}",
         *([f"--static-endpoints={','.join(static_endpoints)}"] if static_endpoints else []),
+        *(["--keep-response-bodies"] if keep_response_bodies else []),
     ]  # fmt: skip
     bootstrap: dict[str, Any] = json.loads(await output(*python("gateway", "envoy", "render", "--format=json", *flags)))
     return bootstrap
+
+
+def overridable(bootstrap: Mapping[str, Any]) -> dict[str, Any]:
+    """With body modes in which Envoy listens to a `mode_override`."""
+    found = copy.deepcopy(dict(bootstrap))
+    manager = found["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    ext_proc = next(each for each in manager["http_filters"] if each["name"] == "envoy.filters.http.ext_proc")
+    ext_proc["typed_config"]["processing_mode"].update(
+        request_body_mode="BUFFERED", response_body_mode="STREAMED", request_trailer_mode="SKIP", response_trailer_mode="SKIP"
+    )
+    return found
 
 
 def plain(bootstrap: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Lab:
         self._upstream = Child("model-servers", python("bench.extproc.upstream", f"--servers={endpoints}"), folder, pipes=True)
         self._servers: list[str] = []
         self._plain: dict[str, Any] = {}
-        self._proxied: dict[str, Any] = {}
+        self._proxied: dict[str, dict[str, Any]] = {}
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> Lab:
@@ -59,7 +59,9 @@ class Lab:
             await self._exit.enter_async_context(self._upstream)
             self._servers = [f"{HOST}:{port}" for port in json.loads(await self._upstream.line())]
             self._plain = envoy.plain(await envoy.render(self.endpoints(PROXIED_ENDPOINTS)))
-            self._proxied = await envoy.render()
+            duplex = await envoy.render()
+            kept = await envoy.render(keep_response_bodies=True)
+            self._proxied = {"duplex": duplex, "kept": kept, "override": envoy.overridable(duplex)}
         except BaseException:
             await self._exit.aclose()
             raise
@@ -82,8 +84,8 @@ class Lab:
         if arm.kind is Kind.PLAIN:
             return self._plain
         if arm.kind is Kind.PEER and "{health_port}" not in arm.command:
-            return envoy.unchecked(self._proxied)
-        return self._proxied
+            return envoy.unchecked(self._proxied[arm.bodies])
+        return self._proxied[arm.bodies]
 
     async def prepare(self, workload: Workload) -> float:
         """Tell the model servers what to answer; how late their streams were since the last time, in ms."""

@@ -18,7 +18,7 @@ def arm(name: str) -> Arm:
     return next(each for each in ARMS if each.name == name)
 
 
-@pytest.mark.parametrize("name", ["h2", "grpcio", "everything", "h2-1s"])
+@pytest.mark.parametrize("name", [each.name for each in ARMS if each.kind is Kind.PICKER])
 def test_this_picker_can_run(name: str) -> None:
     assert unavailable(arm(name), HELP) is None
 
@@ -62,7 +62,16 @@ def test_the_workloads_that_arms_name_exist() -> None:
 
 def test_who_takes_part_in_what() -> None:
     by_name = {workload.name: workload for workload in WORKLOADS}
-    assert {a.name for a in ARMS if by_name["small"].takes(a)} == {"envoy", "echo", "h2", "grpcio", "everything", "h2-1s", "no-metrics"}
+    assert {a.name for a in ARMS if by_name["small"].takes(a)} == {
+        "envoy",
+        "echo",
+        "h2",
+        "grpcio",
+        "everything",
+        "h2-1s",
+        "no-metrics",
+        "kept",
+    }
     assert {a.name for a in ARMS if by_name["idle100"].takes(a)} == {"h2", "reference"}
     assert all(workload.takes(peer("other=cmd {grpc_port}")) for workload in WORKLOADS)
 

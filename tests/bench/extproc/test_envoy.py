@@ -45,6 +45,25 @@ def test_ports_are_filled_in_and_nothing_else_is_changed() -> None:
     assert command[command.index("--concurrency") + 1] == "1"
 
 
+async def test_bodies_are_kept_by_the_flag() -> None:
+    (filter_,) = (await envoy.render(keep_response_bodies=True))["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    # NONE is the default of the mode, and so is not written.
+    assert "response_body_mode" not in modes(filter_["typed_config"])
+
+
+def modes(manager: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = manager["http_filters"][0]["typed_config"]["processing_mode"]
+    return found
+
+
+def test_an_override_needs_modes_without_full_duplex_and_leave() -> None:
+    before = rendered()
+    (filter_,) = envoy.overridable(before)["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    assert "FULL_DUPLEX_STREAMED" not in modes(filter_["typed_config"]).values()
+    assert filter_["typed_config"]["http_filters"][0]["typed_config"]["allow_mode_override"] is True
+    assert before == rendered()
+
+
 def test_plain_has_no_filter_no_picker_and_turns_round() -> None:
     before = rendered("127.0.0.1:8001", "127.0.0.1:8002")
     found = envoy.plain(before)
