@@ -68,9 +68,11 @@ class EndpointLoad:
     A mark (the scrape epoch at opening) tells on closing whether the request was still unseen.
     """
 
-    __slots__ = ("_after", "_before", "_epoch", "_seen", "requests", "tokens", "unseen")
+    __slots__ = ("_after", "_before", "_busy", "_epoch", "_seen", "requests", "tokens", "unseen")
 
-    def __init__(self) -> None:
+    def __init__(self, busy: set[EndpointLoad] | None = None) -> None:
+        """`busy` is where this load is to be found while it has unseen requests: of a thousand endpoints few have any."""
+        self._busy: set[EndpointLoad] = set() if busy is None else busy
         self.requests = 0
         self.tokens = 0
         self.unseen = 0
@@ -85,6 +87,7 @@ class EndpointLoad:
         self.tokens += tokens
         self.unseen += 1
         self._after += 1
+        self._busy.add(self)
         return self._epoch
 
     def release_tokens(self, tokens: int) -> None:
@@ -99,6 +102,8 @@ class EndpointLoad:
         elif mark >= self._seen:
             self._before -= 1
         self.unseen = self._before + self._after
+        if not self.unseen:
+            self._busy.discard(self)
 
     def scrape_started(self) -> None:
         """A scrape was sent; what is opened from now on is not in its answer."""
@@ -111,3 +116,5 @@ class EndpointLoad:
         self._before = 0
         self._seen = self._epoch
         self.unseen = self._after
+        if not self.unseen:
+            self._busy.discard(self)

@@ -14,16 +14,27 @@ import msgspec
 from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
 from picker.scheduling.producers import APPROX_PREFIX_CACHE_PRODUCER, ApproxPrefixCacheProducer
-from picker.snapshot import Candidates, Snapshot
+from picker.snapshot import Candidates, ColumnMemo
+
+_MANY = 64  # endpoints; from here on a look-up per endpoint is cheaper than a division
 
 
 def _less_is_better(values: Sequence[int]) -> list[float]:
     """(max - v) / (max - min); 1 for all when they are equal."""
-    high = max(values)
-    spread = high - min(values)
+    if len(values) < _MANY:
+        high = max(values)
+        spread = high - min(values)
+        if spread == 0:
+            return [1.0] * len(values)
+        return [(high - v) / spread for v in values]
+    # Queues are short: a thousand endpoints have a handful of different lengths.
+    distinct = set(values)
+    high = max(distinct)
+    spread = high - min(distinct)
     if spread == 0:
         return [1.0] * len(values)
-    return [(high - v) / spread for v in values]
+    scores = {v: (high - v) / spread for v in distinct}
+    return [scores[v] for v in values]
 
 
 class QueueScorer:
@@ -38,8 +49,7 @@ class QueueScorer:
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """(max - q) / (max - min) over waiting requests."""
-        waiting = candidates.column(candidates.snapshot.waiting)
-        return _less_is_better([q + load.unseen for q, load in zip(waiting, candidates.loads, strict=True)])
+        return _less_is_better(candidates.with_unseen(candidates.snapshot.waiting))
 
 
 class RunningRequestsSizeScorer:
@@ -54,12 +64,11 @@ class RunningRequestsSizeScorer:
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """(max - r) / (max - min) over running requests."""
-        running = candidates.column(candidates.snapshot.running)
-        return _less_is_better([r + load.unseen for r, load in zip(running, candidates.loads, strict=True)])
+        return _less_is_better(candidates.with_unseen(candidates.snapshot.running))
 
 
 class KvCacheUtilizationScorer:
-    """Prefers servers with free KV cache. Does not look at the request: computed once per snapshot."""
+    """Prefers servers with free KV cache. Does not look at the request: computed again only for endpoints that have reported."""
 
     type = "kv-cache-utilization-scorer"
     Parameters = NoParameters
@@ -67,16 +76,11 @@ class KvCacheUtilizationScorer:
 
     def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:
         self.name = name
-        self._snapshot: Snapshot | None = None
-        self._scores: tuple[float, ...] = ()
+        self._free = ColumnMemo(lambda m: min(1.0, max(0.0, 1.0 - m.kv_usage)))
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
         """1 - u."""
-        snapshot = candidates.snapshot
-        if snapshot is not self._snapshot:
-            self._scores = tuple([min(1.0, max(0.0, 1.0 - u)) for u in snapshot.kv_usage])
-            self._snapshot = snapshot
-        return candidates.column(self._scores)
+        return candidates.column(self._free.of(candidates.snapshot))
 
 
 class ActiveRequestParameters(Parameters, frozen=True):
