@@ -76,6 +76,14 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.endpoints)
 
+    def unseen_at(self) -> Sequence[int] | None:
+        """Positions of the endpoints whose `EndpointLoad.unseen` is not 0; None when they are so many that one may as well look."""
+        busy = self._busy
+        if busy is None or 2 * len(busy) > len(self.endpoints):
+            return None
+        places = self._places
+        return [places[load] for load in busy if load in places]
+
     def candidates(self) -> Candidates:
         """All endpoints of this snapshot."""
         return Candidates(self, range(len(self.endpoints)), self.endpoints)
@@ -231,16 +239,13 @@ class Candidates:
 
     def with_unseen(self, reported: Sequence[int]) -> list[int]:
         """A column of the snapshot, e.g. `waiting`, plus the requests that its reports cannot know about (`EndpointLoad.unseen`)."""
-        snapshot = self.snapshot
-        busy = snapshot._busy
-        if not self.whole or busy is None or 2 * len(busy) > len(reported):
+        raised = self.snapshot.unseen_at() if self.whole else None
+        if raised is None:
             return [q + load.unseen for q, load in zip(self.column(reported), self.loads, strict=True)]
         values = list(reported)
-        places = snapshot._places
-        for load in busy:
-            position = places.get(load)
-            if position is not None:
-                values[position] += load.unseen
+        loads = self.snapshot.loads
+        for position in raised:
+            values[position] += loads[position].unseen
         return values
 
     def keep(self, wanted: Callable[[Endpoint], bool]) -> Candidates:

@@ -14,6 +14,7 @@ from picker.datalayer.datastore import Datastore
 from picker.endpoint import EndpointMetrics
 from picker.plugin import Scorer
 from picker.scheduling.producers import ApproxPrefixCacheProducer
+from picker.scheduling.scorers import load as load_module
 from picker.scheduling.scorers.affinity import LoraAffinityScorer
 from picker.scheduling.scorers.load import KvCacheUtilizationScorer, QueueScorer, RunningRequestsSizeScorer
 from picker.snapshot import Changes, ColumnMemo, Snapshot
@@ -60,12 +61,15 @@ def compare(datastore: Datastore, kept: list[Scorer], history: list[tuple[Any, l
             assert list(scorer.score(asked, now.candidates().at(half))) == list(
                 build(type(scorer)).score(asked, fresh.candidates().at(half))
             )
+        waiting, unseen = now.waiting, [load.unseen for load in now.loads]
+        assert now.candidates().with_unseen(waiting) == [q + u for q, u in zip(waiting, unseen, strict=True)]
 
 
 @settings(max_examples=300, deadline=None)
 @given(steps=STEPS, short_history=st.booleans())
 def test_it_is_always_what_would_be_computed_afresh(steps: list[tuple[str, int, Any]], short_history: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_module, "_MANY", 0)
         if short_history:
             patch.setattr(snapshot_module, "_HISTORY", 2)
             patch.setattr(snapshot_module, "_HISTORY_PER_ENDPOINT", 0)
@@ -151,6 +155,7 @@ def test_loads_without_unseen_requests_are_not_looked_at() -> None:
     assert not datastore._busy
     marks = [state.load.open_request(0) for _ in range(2)]
     assert datastore._busy == {state.load}
+    assert datastore.snapshot().unseen_at() == [2]
     assert datastore.snapshot().candidates().with_unseen(datastore.snapshot().waiting) == [0, 0, 2, 0, 0, 0, 0, 0]
     state.load.scrape_started()
     state.load.scrape_succeeded()
