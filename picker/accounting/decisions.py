@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from picker.result import Decision
 
 _MAX_ROWS = 100_000
-"""Endpoints over all records: a record of 1,000 weighs a hundred times one of ten, with three scorers 70 KB."""
+"""Endpoints over all records: a record of 1,000 weighs a hundred times one of ten, with three scorers 60 KB."""
 
 
 class DecisionLog:

@@ -8,16 +8,15 @@ last block goes first, as in the server, so a block is never held without those 
 
 from __future__ import annotations
 
-from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import count
 
+from picker.scheduling.recency import Lrus
 from picker.scheduling.segments import BLOCK_BYTES, SEGMENT_BYTES, Segments, mask_bytes
 
 UNLIMITED = 1 << 62
 
-HELD_BYTES = 105
+HELD_BYTES = 110
 """A segment's place in the LRU of one endpoint that holds it; an average, as `SEGMENT_BYTES`."""
 
 _FEW = 64
@@ -25,14 +24,15 @@ _FEW = 64
 
 
 class _Holdings:
-    """What one endpoint holds, least recently used first. Of a segment that was split while the endpoint held it only the rear part
+    """What one endpoint holds, and how recently it was used. Of a segment that was split while the endpoint held it only the rear part
     is listed: the front takes its place when the rear is forgotten. So a split costs the same however many hold the segment."""
 
-    __slots__ = ("blocks", "flag", "segments")
+    __slots__ = ("blocks", "flag", "lru", "places")
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, lru: int) -> None:
         self.flag = 1 << slot
-        self.segments: OrderedDict[int, None] = OrderedDict()
+        self.lru = lru
+        self.places: dict[int, int] = {}
         self.blocks = 0
 
 
@@ -48,8 +48,8 @@ class PrefixIndex:
         self.evicted = 0
         """Blocks forgotten for want of memory, counted once per endpoint that held them."""
         self._segments = Segments()
-        self._listed = 0
-        """Places in the LRUs of all endpoints together."""
+        self._lrus = Lrus()
+        self._listed = 0  # places in the LRUs of all endpoints together
         self._slots: dict[int, int] = {}
         self._holdings: dict[int, _Holdings] = {}
         self._mask_bytes = 0  # of the largest set there can be
@@ -72,7 +72,7 @@ class PrefixIndex:
             # A removed endpoint's slot is busy until it is swept.
             slot = bit if bit not in self._holdings else next(n for n in count() if n not in self._holdings)
             self._slots[bit] = slot
-            self._holdings[slot] = _Holdings(slot)
+            self._holdings[slot] = _Holdings(slot, self._lrus.open())
             self._mask_bytes = max(self._mask_bytes, mask_bytes(1 << slot | 1))
         return slot
 
@@ -117,9 +117,9 @@ class PrefixIndex:
         if room < 0 or len(passed) < len(way):  # twice through the same blocks: somebody has made up colliding hashes
             return
         end = min(end, known + room)
-        chain = [segment if size == len(segments.hashes[segment]) else segments.split(segment, size) for segment, size in way]
+        chain = [segment if size == segments.sizes[segment] else segments.split(segment, size) for segment, size in way]
         if end > known:
-            chain.append(segments.create(array("Q", hashes[known:end])))
+            chain.append(segments.create(hashes[known:end]))
         for segment in reversed(chain):
             segments.recency.touch(segment)
             self._hold(holdings, segment)
@@ -130,13 +130,14 @@ class PrefixIndex:
         """The endpoint has just used this segment."""
         mask = self._segments.holders[segment]
         if not mask & holdings.flag:
-            holdings.blocks += len(self._segments.hashes[segment])
+            holdings.blocks += self._segments.sizes[segment]
             self._segments.set_holders(segment, mask | holdings.flag if mask else holdings.flag)
-        if segment in holdings.segments:
-            holdings.segments.move_to_end(segment)
-        else:
-            holdings.segments[segment] = None
+        place = holdings.places.get(segment)
+        if place is None:
+            holdings.places[segment] = self._lrus.add(holdings.lru, segment)
             self._listed += 1
+        else:
+            self._lrus.touch(holdings.lru, place)
 
     def _room_behind(self, way: Sequence[tuple[int, int]], spared: set[int], blocks: int) -> int:
         """How many of so many new blocks fit behind `way`, after forgetting what is oldest; negative: not even the way to them."""
@@ -157,11 +158,11 @@ class PrefixIndex:
         goal = before - wanted_bytes
         segments = self._segments
         while (excess := self.size_bytes - goal) > 0 and effort > 0:
-            segment = segments.recency.oldest
+            segment = segments.recency.oldest()
             if not segment or segment in spared:
                 break
             mask = segments.holders[segment]
-            size = len(segments.hashes[segment])
+            size = segments.sizes[segment]
             slot = (mask & -mask).bit_length() - 1
             blocks = -(-excess // BLOCK_BYTES)
             if blocks < size and mask == self._holdings[slot].flag:
@@ -177,9 +178,9 @@ class PrefixIndex:
         """Forget an endpoint's least recently used blocks beyond its capacity."""
         holdings = self._holdings[slot]
         segments = self._segments
-        while effort > 0 and (excess := holdings.blocks - capacity) > 0 and holdings.segments:
-            segment = next(iter(holdings.segments))
-            size = len(segments.hashes[segment])
+        while effort > 0 and (excess := holdings.blocks - capacity) > 0 and holdings.places:
+            segment = self._lrus.oldest(holdings.lru)
+            size = segments.sizes[segment]
             if size > excess:
                 if segments.holders[segment] == holdings.flag:
                     self._trim(slot, segment, excess)
@@ -201,12 +202,13 @@ class PrefixIndex:
         while self._gone:
             slot = self._gone[-1]
             holdings = self._holdings[slot]
-            while holdings.segments:
+            while holdings.places:
                 if segments <= 0:
                     return
                 segments -= 1
-                self._drop(slot, next(iter(holdings.segments)))
+                self._drop(slot, self._lrus.oldest(holdings.lru))
             del self._holdings[slot]
+            self._lrus.close(holdings.lru)
             self._gone.pop()
             self._gone_mask &= ~holdings.flag
 
@@ -218,17 +220,17 @@ class PrefixIndex:
     def _drop(self, slot: int, segment: int) -> None:
         """One endpoint forgets one segment."""
         segments, holdings = self._segments, self._holdings[slot]
-        listed, flag = holdings.segments, holdings.flag
-        holdings.blocks -= len(segments.hashes[segment])
-        if segment in listed:
-            del listed[segment]
+        places, flag = holdings.places, holdings.flag
+        holdings.blocks -= segments.sizes[segment]
+        place = places.pop(segment, None)
+        if place is not None:
+            self._lrus.remove(place)
             self._listed -= 1
         front = segments.fronts[segment]
         left = segments.holders[segment] & ~flag
         if left and not left & (left - 1):
             left = self._holdings[left.bit_length() - 1].flag  # the one integer that all of its segments share
         segments.set_holders(segment, left)
-        if front and segments.holders[front] & flag and front not in listed:
-            listed[front] = None
-            listed.move_to_end(front, last=False)
+        if front and segments.holders[front] & flag and front not in places:
+            places[front] = self._lrus.add_oldest(holdings.lru, front)
             self._listed += 1

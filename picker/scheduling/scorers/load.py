@@ -26,7 +26,7 @@ class _Fewest:
     """Scores (max - v) / (max - min), and 1 for all when they are equal, of a column of requests plus those not yet reported.
 
     For all endpoints of a large pool the scores are kept, and between two requests only those of endpoints that have reported or have
-    unseen requests are computed again; all of them when the extremes have changed. At 1,000 endpoints that saves 30 of 34 µs.
+    unseen requests are computed again; all of them when the extremes have changed. At 1,000 endpoints that is 5 µs in place of 34.
     """
 
     def __init__(self, column: Callable[[Snapshot], Sequence[int]]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picker.scheduling.prefix_index import PrefixIndex
+from picker.scheduling.recency import Lrus
 
 Prompt = Sequence[int]
 _HASHES: dict[tuple[int, ...], int] = {}
@@ -64,24 +65,36 @@ def matches(index: PrefixIndex, hashes: Sequence[int]) -> dict[int, int]:
     return counts
 
 
+def listed(lrus: Lrus, end: int) -> list[int]:
+    found, place = [], lrus._order.oldest(end)
+    while place != end:
+        found.append(lrus._segments[place])
+        place = lrus._order._newer[place]
+    return found
+
+
 def check(index: PrefixIndex) -> None:
     """What must hold whatever was done."""
     segments = index._segments
     alive = [n for n, mask in enumerate(segments.holders) if mask]
-    assert segments.blocks == sum(len(segments.hashes[n]) for n in alive)
+    assert segments.blocks == sum(segments.sizes[n] for n in alive)
     assert sorted(segments._free) == [n for n in range(1, len(segments.holders)) if n not in alive]
     assert sum(len(shard) for shard in segments._starts) == len(alive)
+    assert {n: len(blocks) for chunk in segments._hashes for n, blocks in chunk.items() if blocks} == {
+        n: 8 * segments.sizes[n] for n in alive
+    }
     for slot, holdings in index._holdings.items():
         mine = [n for n in alive if segments.holders[n] & holdings.flag]
         assert holdings.flag == 1 << slot
-        assert holdings.blocks == sum(len(segments.hashes[n]) for n in mine)
-        assert set(holdings.segments) <= set(mine)
-        for n in set(mine) - set(holdings.segments):
+        assert holdings.blocks == sum(segments.sizes[n] for n in mine)
+        assert sorted(holdings.places) == sorted(listed(index._lrus, holdings.lru))
+        assert set(holdings.places) <= set(mine)
+        for n in set(mine) - set(holdings.places):
             # Not listed: some listed segment has it in front of it.
             behind = [m for m in mine if segments.fronts[m] == n]
             assert behind, "nobody would ever forget it"
-    assert index._listed == sum(len(h.segments) for h in index._holdings.values())
-    order, n = [], segments.recency.oldest
+    assert index._listed == sum(len(h.places) for h in index._holdings.values())
+    order, n = [], segments.recency.oldest()
     while n:
         order.append(n)
         n = segments.recency._newer[n]
@@ -141,6 +154,7 @@ def test_when_all_endpoints_are_gone_nothing_is_left(steps: list[tuple[str, int,
         index.remove_endpoint(bit)
     assert (len(index), index.size_bytes) == (0, 0)
     assert not index._holdings
+    assert len(index._lrus._free) == len(index._lrus._segments) - 1
     assert not any(index._segments._starts)
     check(index)
 

@@ -18,7 +18,6 @@ from picker.scheduling.scorers.load import (
 from tests.picker.scheduling.pool import FakeHandle, build, load, only, pool, request
 
 
-
 @pytest.fixture(autouse=True, params=[load_module._MANY, 0], ids=["few endpoints", "many endpoints"])
 def as_many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything holds for small pools, and the way large ones are scored."""
