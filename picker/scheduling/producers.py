@@ -152,7 +152,8 @@ class ApproxPrefixCacheProducer:
     def _spread_widely(self, runs: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """The same without a step per holder: each slot is a lane of 16 bits in one long integer, and all are added up at once.
 
-        A mask becomes lanes of '0' or '1' by way of its binary digits, which UTF-16 makes 16 bits wide; for 334 of 1,000 endpoints 12 µs in place of 69.
+        A mask becomes lanes of '0' or '1' by way of its binary digits, which UTF-16 makes 16 bits wide. For 334 of 1,000 endpoints that
+        is 12 µs in place of 69.
         """
         lanes, zeros = self._lanes, self._zero_lanes
         inside = (1 << lanes) - 1
