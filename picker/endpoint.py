@@ -60,6 +60,20 @@ class EndpointMetrics:
         """Seconds since the last answer; None if there never was one."""
         return None if self.updated_s is None else max(0.0, now_s - self.updated_s)
 
+    def differs(self, other: EndpointMetrics) -> bool:
+        """Whether anything but the age differs, or only one of the two is an answer."""
+        return (
+            self.waiting != other.waiting
+            or self.running != other.running
+            or self.kv_usage != other.kv_usage
+            or self.active_adapters != other.active_adapters
+            or self.waiting_adapters != other.waiting_adapters
+            or self.block_size != other.block_size
+            or self.num_blocks != other.num_blocks
+            or self.max_adapters != other.max_adapters
+            or (self.updated_s is None) != (other.updated_s is None)
+        )
+
     def is_stale(self, now_s: float, limit_s: float) -> bool:
         """Whether the server has been silent for more than `limit_s`; while it is not asked, that is no silence."""
         return self.updated_s is None or now_s - self.updated_s > limit_s + self.quiet_s
@@ -77,9 +91,11 @@ class EndpointLoad:
     scraped: between two scrapes of an idle server `unseen` is all that is open, and a request that ends leaves it at once.
     """
 
-    __slots__ = ("_after", "_before", "_epoch", "_seen", "asked_s", "on_open", "opened", "requests", "tokens", "unseen")
+    __slots__ = ("_after", "_before", "_busy", "_epoch", "_seen", "asked_s", "on_open", "opened", "requests", "tokens", "unseen")
 
-    def __init__(self) -> None:
+    def __init__(self, busy: set[EndpointLoad] | None = None) -> None:
+        """`busy` is where this load is to be found while it has unseen requests: of a thousand endpoints few have any."""
+        self._busy: set[EndpointLoad] = set() if busy is None else busy
         self.requests = 0
         self.tokens = 0
         self.unseen = 0
@@ -100,6 +116,7 @@ class EndpointLoad:
         self.tokens += tokens
         self.unseen += 1
         self._after += 1
+        self._busy.add(self)
         self.opened += 1
         if self.on_open is not None:
             wake, self.on_open = self.on_open, None
@@ -118,6 +135,8 @@ class EndpointLoad:
         elif mark >= self._seen:
             self._before -= 1
         self.unseen = self._before + self._after
+        if not self.unseen:
+            self._busy.discard(self)
 
     def scrape_started(self) -> None:
         """A scrape was sent; what is opened from now on is not in its answer."""
@@ -130,3 +149,5 @@ class EndpointLoad:
         self._before = 0
         self._seen = self._epoch
         self.unseen = self._after
+        if not self.unseen:
+            self._busy.discard(self)

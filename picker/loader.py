@@ -38,9 +38,16 @@ class Pipeline:
     as_reference: bool
 
 
-def load(source: YamlSource, metrics: Metrics) -> Pipeline:
-    """Raises ConfigError naming the place in the configuration."""
-    return _Loader(source, decode(source), metrics).pipeline()
+def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -> Pipeline:
+    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit.
+
+    Raises ConfigError naming the place in the configuration.
+    """
+    pipeline = _Loader(source, decode(source), metrics).pipeline()
+    if prefix_index_bytes:
+        for producer in pipeline.producers:
+            producer.index.limit_bytes = prefix_index_bytes // len(pipeline.producers)
+    return pipeline
 
 
 class _Loader:

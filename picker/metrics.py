@@ -124,6 +124,10 @@ class Metrics:
         self.info = Gauge(p + "info", "Build information.", build, _same(extension, "info", build))
         indexed = ("plugin_name", "plugin_type")
         self.prefix_size = Gauge(p + "prefix_indexer_size", "Blocks in the prefix index.", indexed, _same(extension, "prefix_indexer_size"))
+        self.prefix_bytes = Gauge("fairlead_prefix_indexer_bytes", "Estimated memory of the prefix index.", indexed)
+        self.prefix_evictions = Counter(
+            "fairlead_prefix_indexer_evictions_total", "Blocks forgotten for want of memory, once per endpoint that held them.", indexed
+        )
         self.prefix_hit_ratio = Histogram(
             p + "prefix_indexer_hit_ratio", "Part of the prompt found on the picked endpoint.", _HIT_RATIO, indexed,
             _same(extension, "prefix_indexer_hit_ratio"),

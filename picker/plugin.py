@@ -58,7 +58,8 @@ class Scorer(Protocol):
     """Says how good each candidate is, from 0 (worst) to 1 (best).
 
     Returns numbers aligned with `candidates.endpoints`, or a mapping by Endpoint (missing ones count as 0). Values outside 0..1 are
-    clamped. The returned object must not be changed afterwards: the decision record keeps it.
+    clamped. The returned object must not be changed afterwards: the decision record keeps it. What may be kept between requests, and
+    how to learn what has changed, is in `picker.snapshot`.
     """
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float] | Mapping[Endpoint, float]: ...

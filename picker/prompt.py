@@ -8,12 +8,19 @@ partial last block counts.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import starmap
 from struct import Struct
 
 from xxhash import xxh64_intdigest
 
 BYTES_PER_TOKEN = 4
 _PAIR = Struct("<QQ").pack
+
+
+@lru_cache(maxsize=64)
+def _blocks(size_bytes: int) -> Struct:
+    return Struct(f"{size_bytes}s")
 
 
 class Prompt:
@@ -38,13 +45,14 @@ class Prompt:
         if cached is not None and cached[0] == key:
             return cached[1]
         step = block_tokens * BYTES_PER_TOKEN
-        previous = xxh64_intdigest(seed.encode())
         view = memoryview(self.data)[: step * max_blocks]
-        hashes: list[int] = []
-        append = hashes.append
-        for start in range(0, len(view), step):
-            previous = xxh64_intdigest(_PAIR(xxh64_intdigest(view[start : start + step]), previous))
-            append(previous)
+        partial = len(view) % step
+        previous = xxh64_intdigest(seed.encode())
+        # Blocks are cut and hashed in C; what is left to do here is the chain.
+        ids = starmap(xxh64_intdigest, _blocks(step).iter_unpack(view[: len(view) - partial]))
+        hashes = [previous := xxh64_intdigest(_PAIR(block_id, previous)) for block_id in ids]
+        if partial:
+            hashes.append(xxh64_intdigest(_PAIR(xxh64_intdigest(view[-partial:]), previous)))
         self._hashes = (key, hashes)
         return hashes
 

@@ -1,14 +1,15 @@
 """A request as the decision core sees it: what the parser read from the body, and what the director added.
 
 `ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for the
-`attributes` in which plugins leave data for each other.
+`attributes` in which plugins leave data for each other. They are structs because those are made in a fifth of a dataclass's time.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from picker.prompt import NO_PROMPT, Prompt
 
@@ -22,8 +23,7 @@ class UsageFormat(enum.Enum):
     ANTHROPIC = "anthropic"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedBody:
+class ParsedBody(msgspec.Struct, frozen=True):
     """What was decoded of a request body.
 
     `model` is None when the body has none (or one that is not a string); `max_output_tokens` is None when not limited by the
@@ -42,8 +42,7 @@ class ParsedBody:
     skip_response: bool = False
 
 
-@dataclass(slots=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct):
     """One request on its way through admission and scheduling.
 
     `headers` are lower-cased. `target_model` differs from `model` when a rewrite applies. `received_s` is monotonic seconds.
@@ -60,7 +59,7 @@ class InferenceRequest:
     fairness_id: str = "default-flow"
     size_bytes: int = 0
     received_s: float = 0.0
-    attributes: dict[str, object] = field(default_factory=dict)
+    attributes: dict[str, object] = msgspec.field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:

@@ -1,19 +1,28 @@
 """What scheduling decided, and why: the record an operator reads when asking why a request went where it did.
 
-A record keeps references to what scheduling computed anyway; it is put into words only when somebody asks (`as_dict`).
+A record keeps references to what scheduling computed anyway; it is put into words only when somebody asks (`as_dict`). Its parts are
+structs: one is made in 0.2 µs, a dataclass in 0.5 to 1.2, and every request makes three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from picker.endpoint import Endpoint
 
 
-@dataclass(slots=True)
-class ScoreColumn:
+class ScorerLabel(NamedTuple):
+    """A scorer, and what its verdict counts for."""
+
+    name: str
+    type: str
+    weight: float
+
+
+class ScoreColumn(NamedTuple):
     """One scorer's verdict, aligned with the candidates that were left after filtering."""
 
     name: str
@@ -22,16 +31,25 @@ class ScoreColumn:
     scores: Sequence[float]
 
 
-@dataclass(slots=True)
-class ProfileResult:
-    """One profile's run. `picked` are indices into `candidates`, best first; `positions` are the candidates' places in the
-    snapshot; `filtered` pairs endpoints with the filter's name."""
+class FilterStep(NamedTuple):
+    """What a filter was given and what it left, as positions in the snapshot."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    positions: Sequence[int]
+    left: Sequence[int]
+
+
+class ProfileResult(msgspec.Struct):
+    """One profile's run. `picked` are indices into `candidates`, best first; `positions` are the candidates' places in the snapshot;
+    `scores` has a column for each of `scorers`; `steps` are the filters that took something out."""
 
     profile: str
     candidates: tuple[Endpoint, ...]
     positions: Sequence[int]
-    filtered: list[tuple[Endpoint, str]]
-    columns: list[ScoreColumn]
+    steps: Sequence[FilterStep]
+    scorers: Sequence[ScorerLabel]
+    scores: Sequence[Sequence[float]]
     totals: Sequence[float]
     picked: Sequence[int]
 
@@ -40,9 +58,27 @@ class ProfileResult:
         """The picked endpoints, best first."""
         return [self.candidates[i] for i in self.picked]
 
+    @property
+    def columns(self) -> list[ScoreColumn]:
+        """The scores with their scorers."""
+        return [ScoreColumn(*label, scores) for label, scores in zip(self.scorers, self.scores, strict=True)]
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+    @property
+    def filtered(self) -> list[tuple[Endpoint, str]]:
+        """The endpoints taken out, each with the filter's name."""
+        out: list[tuple[Endpoint, str]] = []
+        for step in self.steps:
+            left = set(step.left)
+            out += [(e, step.name) for p, e in zip(step.positions, step.endpoints, strict=True) if p not in left]
+        return out
+
+    @property
+    def rows(self) -> int:
+        """Endpoints in this record, those taken out included: what it weighs."""
+        return len(self.steps[0].endpoints) if self.steps else len(self.candidates)
+
+
+class Outcome(msgspec.Struct, frozen=True):
     """What became of the request; `cause` is None while it is open. Durations count from the request headers."""
 
     served: str | None = None
@@ -56,14 +92,13 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
 
 _OPEN = Outcome()
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(msgspec.Struct):
     """A scheduling decision and, once the exchange has settled, what became of it. Times are unix seconds or durations in seconds."""
 
     request_id: str

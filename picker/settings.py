@@ -16,6 +16,9 @@ from picker.units import parse_duration_s
 
 MIN_REFRESH_S = 0.05
 
+DEFAULT_INDEX_BYTES = 256 << 20
+
+_MIN_INDEX_BYTES = 1 << 20
 _MAX_MESSAGE_SIZE = 2**31 - 1
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -52,6 +55,7 @@ class Settings:
     config_file: Path | None
     config_text: str | None
     decision_log_size: int
+    prefix_index_memory_bytes: int
 
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
@@ -85,6 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         config_file=flags.config_file,
         config_text=flags.config_text,
         decision_log_size=flags.decision_log_size,
+        prefix_index_memory_bytes=flags.prefix_index_memory,
     )
     if settings.config_file is not None and settings.config_text is not None:
         raise ConfigError("--config-file and --config-text exclude each other")
@@ -154,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
         "--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions (default: %(default)s)"
     )
     config.add_argument(
+        "--prefix-index-memory", type=_index_memory, default=DEFAULT_INDEX_BYTES, metavar="SIZE",
+        help="memory for what is known of the servers' prefix caches, at least 1MiB; 0 = no limit (default: 256MiB)",
+    )  # fmt: skip
+    config.add_argument(
         "-v", "--v", type=_count, default=2, metavar="LEVEL", help="2 default, 3 verbose, 4 debug, 5 trace (default: %(default)s)"
     )
     config.add_argument("--zap-encoder", choices=("console", "json"), default="console", help="log format (default: %(default)s)")
@@ -198,6 +207,13 @@ def _quantity(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{text}': expected a size such as 512KiB, 10MiB or 25MB")
     return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
+
+
+def _index_memory(text: str) -> int:
+    size = _quantity(text)
+    if size == 0 or size >= _MIN_INDEX_BYTES:
+        return size
+    raise argparse.ArgumentTypeError(f"'{text}': expected at least 1MiB, or 0 for no limit")
 
 
 def _message_size(text: str) -> int:

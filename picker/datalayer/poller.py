@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from picker.datalayer.datastore import Datastore, EndpointState, differ
+from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.engines import Engines
 from picker.datalayer.http_reader import CallLater, Done, ReadError, ReadErrorKind, Timer
 from picker.datalayer.pace import Beat, Pace, PaceName
@@ -224,7 +224,7 @@ class Poller:
         opened, self._opened = self._opened, load.opened
         if load.requests or opened != load.opened or metrics.waiting or metrics.running or not self._good:
             return False
-        return self._pace.adaptive and not differ(self._state.metrics, metrics)
+        return self._pace.adaptive and not metrics.differs(self._state.metrics)
 
     def _failing(self) -> None:
         """A read brought no page: what follows is counted at the full rate, whatever the rate was."""

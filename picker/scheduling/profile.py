@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from picker.endpoint import Endpoint
 from picker.errors import REJECTED_SATURATED, Rejected
 from picker.instruments import Distribution
 from picker.metrics import Metrics
 from picker.plugin import Filter, Picker, Scorer
 from picker.request import InferenceRequest
-from picker.result import ProfileResult, ScoreColumn
+from picker.result import FilterStep, ProfileResult, ScorerLabel
 from picker.snapshot import Candidates
 
 
@@ -28,23 +27,6 @@ class WeightedScorer:
     weight: float
 
 
-class _Bound:
-    """A weighted scorer with all that a request needs of it looked up once."""
-
-    __slots__ = ("name", "score", "timer", "type", "weight")
-
-    def __init__(self, weighted: WeightedScorer, metrics: Metrics) -> None:
-        plugin = weighted.plugin
-        self.name = _name(plugin)
-        self.type = _type(plugin)
-        self.weight = weighted.weight
-        self.timer = _timer(metrics, "Scorer", plugin)
-        # Our own scorers promise aligned numbers in 0..1 (`bounded`); checking costs as much as most of them.
-        self.score: Callable[[InferenceRequest, Candidates], Sequence[float]] = (
-            plugin.score if getattr(plugin, "bounded", False) else _checked(plugin)  # type: ignore[assignment]
-        )
-
-
 class Profile:
     """Built once from the configuration, run for every request."""
 
@@ -54,44 +36,66 @@ class Profile:
         self.scorers = tuple(scorers)
         self.picker = picker
         self._filters = [(f, _name(f), _timer(metrics, "Filter", f)) for f in filters]
-        self._scorers = [_Bound(s, metrics) for s in scorers]
+        self._scorers = [(_bounded(s.plugin), _timer(metrics, "Scorer", s.plugin)) for s in scorers]
+        self._labels = tuple([ScorerLabel(_name(s.plugin), _type(s.plugin), s.weight) for s in scorers])
+        self._weights = tuple([s.weight for s in scorers])
         self._pick = picker.pick
         self._pick_timer = _timer(metrics, "Picker", picker)
 
     def run(self, request: InferenceRequest, candidates: Candidates) -> ProfileResult:
         """Raises Rejected when the filters leave nothing."""
-        filtered: list[tuple[Endpoint, str]] = []
+        steps: list[FilterStep] = []
         started = perf_counter()
         for plugin, name, timer in self._filters:
             before = candidates
             candidates = plugin.filter(request, before)
             if len(candidates) != len(before):
-                left = set(candidates.positions)
-                filtered += [(e, name) for p, e in zip(before.positions, before.endpoints, strict=True) if p not in left]
+                steps.append(FilterStep(name, before.endpoints, before.positions, candidates.positions))
             ended = perf_counter()
             timer.observe(ended - started)
             started = ended
             if not candidates:
                 raise Rejected("no endpoints available for the given request", drop_reason=REJECTED_SATURATED)
 
-        columns: list[ScoreColumn] = []
-        totals: Sequence[float] | None = None
-        for scorer in self._scorers:
-            scores = scorer.score(request, candidates)
-            weight = scorer.weight
-            totals = [weight * s for s in scores] if totals is None else [t + weight * s for t, s in zip(totals, scores, strict=True)]
-            columns.append(ScoreColumn(scorer.name, scorer.type, weight, scores))
+        columns: list[Sequence[float]] = []
+        for score, timer in self._scorers:
+            columns.append(score(request, candidates))
             ended = perf_counter()
-            scorer.timer.observe(ended - started)
+            timer.observe(ended - started)
             started = ended
-        if totals is None:
-            totals = [0.0] * len(candidates)
+        totals = _totals(self._weights, columns) if columns else [0.0] * len(candidates)
+        started = perf_counter()
         picked = self._pick(request, candidates, totals)
         self._pick_timer.observe(perf_counter() - started)
-        return ProfileResult(self.name, candidates.endpoints, candidates.positions, filtered, columns, totals, picked)
+        return ProfileResult(self.name, candidates.endpoints, candidates.positions, steps, self._labels, columns, totals, picked)
 
 
-def _checked(plugin: Scorer) -> Callable[[InferenceRequest, Candidates], Sequence[float]]:
+def _totals(weights: Sequence[float], columns: Sequence[Sequence[float]]) -> list[float]:
+    """The weighted sums, three columns in one pass: that costs two thirds of three passes."""
+    if len(columns) == 3:
+        w, x, y = weights
+        first, second, third = columns
+        return [w * a + x * b + y * c for a, b, c in zip(first, second, third, strict=True)]
+    if len(columns) > 3:
+        done = 3
+        totals = _totals(weights[:done], columns[:done])
+    else:
+        done = 1
+        totals = [weights[0] * a for a in columns[0]]
+    for weight, column in zip(weights[done:], columns[done:], strict=True):
+        totals = [t + weight * s for t, s in zip(totals, column, strict=True)]
+    return totals
+
+
+_Score = Callable[[InferenceRequest, Candidates], Sequence[float]]
+
+
+def _bounded(plugin: Scorer) -> _Score:
+    """Our own scorers promise aligned numbers in 0..1 (`bounded`); checking costs as much as most of them."""
+    return plugin.score if getattr(plugin, "bounded", False) else _checked(plugin)  # type: ignore[return-value]
+
+
+def _checked(plugin: Scorer) -> _Score:
     """A foreign scorer, made to return aligned numbers in 0..1; what is missing or not a number counts as 0."""
 
     def score(request: InferenceRequest, candidates: Candidates) -> Sequence[float]:

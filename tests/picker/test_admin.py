@@ -146,8 +146,26 @@ async def test_the_metrics_page_can_be_parsed_and_is_brought_up_to_date() -> Non
         values = {(s.name, s.labels.get("name", "")): s.value for s in samples}
         assert values["llm_d_epp_ready_endpoints", "default"] == values["inference_pool_ready_pods", "default"] == 2
         assert values["llm_d_epp_prefix_indexer_size", ""] == values["inference_extension_prefix_indexer_size", ""] == 1
+        assert 200 < values["fairlead_prefix_indexer_bytes", ""] < 1000
+        assert values["fairlead_prefix_indexer_evictions_total", ""] == 0
         assert values["llm_d_epp_info", ""] == 1
         assert {s.labels["model_name"]: s.value for s in samples if s.name == "llm_d_epp_request_total"} == {"m": 1}
+
+
+async def test_the_metrics_page_shows_a_full_prefix_index_and_sweeps_it() -> None:
+    async with opened() as door:
+        (producer,) = door.core.pipeline.producers
+        assert producer.index.limit_bytes == 256 << 20, "the flag's default"
+        for bit in (0, 1):
+            for n in range(300):
+                producer.index.add(bit, [2 * n], 10**6)
+        producer.index.limit_bytes = producer.index.size_bytes
+        producer.index.add(0, [1], 10**6)
+        door.core.datastore.set_endpoints("test", [])
+        samples = text_string_to_metric_families((await door.ask("/metrics")).body.decode())
+        values = {s.name: s.value for family in samples for s in family.samples}
+        assert values["fairlead_prefix_indexer_evictions_total"] == producer.index.evicted > 0
+        assert values["llm_d_epp_prefix_indexer_size"] == values["fairlead_prefix_indexer_bytes"] == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "/debug", "/debug/decisions/", "/readyz%2f"])

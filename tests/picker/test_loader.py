@@ -358,3 +358,13 @@ def test_prefix_hits_are_counted_under_the_producers_name() -> None:
     metrics = Metrics()
     load(YamlSource(HEAD + "plugins: [{type: approx-prefix-cache-producer, name: mine}]", "x"), metrics)
     assert list(metrics.prefix_hit_ratio.cells) == list(metrics.prefix_hit_bytes.cells) == [("mine", "approx-prefix-cache-producer")]
+
+
+def test_the_memory_for_prefix_indexes_is_shared_out() -> None:
+    one = load(default_source(), Metrics(), prefix_index_bytes=10 << 20)
+    assert [p.index.limit_bytes for p in one.producers] == [10 << 20]
+    body = "plugins: [{type: approx-prefix-cache-producer, name: a}, {type: approx-prefix-cache-producer, name: b}]"
+    two = load(YamlSource(HEAD + body, "x"), Metrics(), prefix_index_bytes=10 << 20)
+    assert [p.index.limit_bytes for p in two.producers] == [5 << 20] * 2
+    unlimited = load(default_source(), Metrics())
+    assert all(p.index.limit_bytes > 1 << 60 for p in unlimited.producers)

@@ -78,6 +78,8 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("llm_d_epp_response_processing_duration_seconds", "histogram", "", RESPONSE_PROCESSING, "", ""),
     ("llm_d_epp_info", "gauge", "commit build_ref", "", "inference_extension_info", "commit build_ref"),
     ("llm_d_epp_prefix_indexer_size", "gauge", "plugin_name plugin_type", "", "inference_extension_prefix_indexer_size", ""),
+    ("fairlead_prefix_indexer_bytes", "gauge", "plugin_name plugin_type", "", "", ""),
+    ("fairlead_prefix_indexer_evictions_total", "counter", "plugin_name plugin_type", "", "", ""),
     (
         "llm_d_epp_prefix_indexer_hit_ratio",
         "histogram",

@@ -47,6 +47,7 @@ DEFAULTS = {
     "config_file": None,
     "config_text": None,
     "decision_log_size": 512,
+    "prefix_index_memory_bytes": 256 << 20,
 }
 
 
@@ -89,6 +90,8 @@ VALUES: list[tuple[str, str, str, Any]] = [
     ("--config-file", "c.yaml", "config_file", Path("c.yaml")),
     ("--config-text", "kind: x", "config_text", "kind: x"),
     ("--decision-log-size", "0", "decision_log_size", 0),
+    ("--prefix-index-memory", "1MiB", "prefix_index_memory_bytes", 1 << 20),
+    ("--prefix-index-memory", "0", "prefix_index_memory_bytes", 0),
 ]
 
 
@@ -175,6 +178,7 @@ def usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--secure-serving=maybe"], "argument --secure-serving: 'maybe': expected true or false"),
         (["--health-checking", "yes"], "argument --health-checking: 'yes': expected true or false"),
         (["-v", "loud"], "argument -v/--v: 'loud': expected a whole number that is not negative"),
+        (["--prefix-index-memory=1023KiB"], "argument --prefix-index-memory: '1023KiB': expected at least 1MiB, or 0 for no limit"),
         (["--decision-log-size=1.5"], "argument --decision-log-size: '1.5': expected a whole number that is not negative"),
         (["--zap-encoder=xml"], "argument --zap-encoder: invalid choice: 'xml' (choose from"),
     ],

@@ -213,7 +213,7 @@ def test_an_admitters_refusal_comes_with_its_reason_and_a_hint_when_to_retry() -
 
 def _break_scorer(world: World) -> None:
     profile = next(iter(world.director.stages.scheduler.profiles.values()))
-    profile._scorers[1].score = Breaks().score
+    profile._scorers[1] = (Breaks().score, profile._scorers[1][1])
 
 
 def _break_admitter(world: World) -> None:

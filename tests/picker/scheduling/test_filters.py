@@ -101,3 +101,24 @@ def test_they_are_filters(cls: type[Any]) -> None:
 def test_nothing_taken_out_costs_no_copy() -> None:
     candidates = pool([EndpointMetrics()] * 2).candidates()
     assert build(DecodeFilter).filter(request(), candidates) is candidates
+
+
+def test_what_was_left_is_kept_for_the_same_endpoints_and_for_no_others() -> None:
+    first = pool([EndpointMetrics()] * 5, labels=LABELS)
+    other = pool([EndpointMetrics()] * 2, labels=[{"zone": "b"}, {"zone": "a"}])
+    made = build(LabelSelectorFilter, {"matchLabels": {"zone": "a"}})
+    asked: list[str] = []
+    wanted = made._wanted
+    made._wanted = lambda endpoint: asked.append(endpoint.name) or wanted(endpoint)
+    for snapshot, positions, news in [(first, [0, 2], 5), (first, [0, 2], 0), (other, [1], 2), (first, [0, 2], 5)]:
+        asked.clear()
+        left = made.filter(request(), snapshot.candidates())
+        assert list(left.positions) == positions
+        assert left.endpoints == tuple([snapshot.endpoints[p] for p in positions])
+        assert left.snapshot is snapshot
+        assert len(asked) == news
+    assert list(made.filter(request(), only(first, 2, 3)).positions) == [2]
+    everybody = build(DecodeFilter)
+    for _ in range(2):
+        candidates = first.candidates()
+        assert everybody.filter(request(), candidates) is candidates

@@ -53,6 +53,24 @@ def test_total_is_the_weighted_sum_and_is_not_divided() -> None:
     assert [(c.name, c.weight) for c in result.columns] == [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 3.0)]
 
 
+@pytest.mark.parametrize("count", range(1, 8))
+def test_any_number_of_scorers_is_added_up(count: int) -> None:
+    scorers = [(Foreign([n / 10, 1 - n / 10]), n + 0.5) for n in range(count)]
+    result = profile(*scorers).run(request(), idle(2).candidates())
+    expected = [sum(w * s._scores[i] for s, w in scorers) for i in range(2)]  # type: ignore[call-overload]
+    assert list(result.totals) == pytest.approx(expected)
+    assert [(c.weight, list(c.scores)) for c in result.columns] == [(w, s._scores) for s, w in scorers]
+
+
+def test_a_scorer_that_promises_aligned_scores_and_breaks_its_word_is_an_error() -> None:
+    liar = Foreign([1.0])
+    liar.bounded = True  # type: ignore[attr-defined]
+    for others in ([], [(Foreign([0.0, 0.0]), 1.0)], [(Foreign([0.0, 0.0]), 1.0)] * 2, [(Foreign([0.0, 0.0]), 1.0)] * 3):
+        if others:
+            with pytest.raises(ValueError, match="zip"):
+                profile(*others, (liar, 1.0)).run(request(), idle(2).candidates())
+
+
 def test_without_scorers_all_totals_are_zero() -> None:
     result = profile(count=5).run(request(), idle(3).candidates())
     assert list(result.totals) == [0.0, 0.0, 0.0]

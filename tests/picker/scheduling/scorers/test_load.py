@@ -7,6 +7,7 @@ import pytest
 from picker.endpoint import NEVER_SCRAPED, EndpointLoad, EndpointMetrics
 from picker.plugin import Scorer
 from picker.scheduling.producers import ApproxPrefixCacheProducer
+from picker.scheduling.scorers import load as load_module
 from picker.scheduling.scorers.load import (
     ActiveRequestScorer,
     KvCacheUtilizationScorer,
@@ -15,6 +16,13 @@ from picker.scheduling.scorers.load import (
     TokenLoadScorer,
 )
 from tests.picker.scheduling.pool import FakeHandle, build, load, only, pool, request
+
+
+@pytest.fixture(autouse=True, params=[load_module._MANY, 0], ids=["few endpoints", "many endpoints"])
+def as_many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds for small pools, and the way large ones are scored."""
+    monkeypatch.setattr(load_module, "_MANY", request.param)
+
 
 # values -> scores: (max - v) / (max - min), all equal -> 1
 LESS_IS_BETTER = [
