@@ -126,6 +126,15 @@ class Exchange:
                 log.exception("usage is not counted: a response could not be read")
                 self._reader = None
 
+    def response_started(self) -> None:
+        """The first bytes of a response passed that is not looked at: the prompt has been processed."""
+        if self._ticket is not None:
+            self._ticket.first_token()
+
+    def response_unread(self, how: str) -> None:
+        """Nobody looks at the body; `how` says what becomes of it (see `Metrics.unread_bodies`)."""
+        self._ledger.metrics.unread_bodies.cell(how).value += 1
+
     @property
     def settled(self) -> bool:
         """True once `close` has been called."""

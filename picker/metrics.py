@@ -148,6 +148,11 @@ class Metrics:
         self.streams_inflight = Gauge(p + "extproc_streams_inflight", "Open ext_proc streams.")
         self.stream_duration = Histogram(p + "extproc_stream_duration_seconds", "Life of an ext_proc stream.", _STREAM)
         self.streams_total = Counter(p + "extproc_streams_total", "Ended ext_proc streams by gRPC status.", ("code",))
+        self.unread_bodies = Counter(
+            "fairlead_response_bodies_unread_total",
+            "Response bodies that were not looked at: not_sent by the proxy, dropped at the picker's request, or passed unread.",
+            ("how",),
+        )
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

@@ -97,6 +97,7 @@ class Runner:
             max_body_bytes=self.settings.max_request_body_bytes,
             use_subset=not self.settings.disable_endpoint_subset_filter,
             now_s=time.monotonic(),
+            observe_responses=self.settings.response_metrics,
         )
 
     async def start(self) -> None:

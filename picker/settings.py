@@ -33,6 +33,7 @@ class Settings:
     grpc_max_recv_msg_size_bytes: int | None
     grpc_max_send_msg_size_bytes: int | None
     max_request_body_bytes: int
+    response_metrics: bool
     pool_name: str
     endpoints: str | None
     endpoints_file: Path | None
@@ -65,6 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         grpc_max_recv_msg_size_bytes=flags.grpc_max_recv_msg_size,
         grpc_max_send_msg_size_bytes=flags.grpc_max_send_msg_size,
         max_request_body_bytes=flags.max_request_body_size,
+        response_metrics=flags.response_metrics,
         pool_name=flags.pool_name,
         endpoints=flags.endpoints,
         endpoints_file=flags.endpoints_file,
@@ -125,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-request-body-size", type=_quantity, default=64 << 20, metavar="SIZE",
         help="larger request bodies are refused with 413; 0 = no limit (default: 64MiB)",
     )  # fmt: skip
+    _bool(serving, "--response-metrics", True, "read token usage and times from response bodies; false: look at none that need not change")
 
     pool = p.add_argument_group("endpoints")
     pool.add_argument("--endpoints", metavar="HOST:PORT,...", help="model servers; a DNS name stands for all its addresses")

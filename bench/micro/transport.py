@@ -43,6 +43,7 @@ class Echo:
     """Answers every phase with what came."""
 
     finished = False
+    answered = True
 
     def receive(self, event: Event) -> Sequence[Reply]:
         """As a conversation does."""

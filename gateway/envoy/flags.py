@@ -43,6 +43,11 @@ def add_bootstrap_flags(parser: argparse.ArgumentParser) -> None:
         help="fail open: without a picker, balance over --static-endpoints (default: fail closed)",
     )
     add(
+        "--keep-response-bodies",
+        action="store_true",
+        help="do not send response bodies to the picker: cheaper, but no token usage, no times, no model names put back",
+    )
+    add(
         "--static-endpoints",
         type=host_ports,
         default=(),
@@ -73,6 +78,7 @@ def settings_from(options: argparse.Namespace) -> BootstrapSettings:
         picker_tls=options.picker_tls,
         message_timeout_s=options.message_timeout,
         failure_mode_allow=options.failure_mode_allow,
+        keep_response_bodies=options.keep_response_bodies,
         static_endpoints=options.static_endpoints,
         upstream_http2=options.upstream_http2,
         retries=options.retries,

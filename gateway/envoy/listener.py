@@ -138,8 +138,9 @@ def _ext_proc(settings: BootstrapSettings) -> ExternalProcessor:
             request_header_mode=send,
             response_header_mode=send,
             request_body_mode=duplex,
-            response_body_mode=duplex,
+            response_body_mode=ProcessingModeBodySendMode.NONE if settings.keep_response_bodies else duplex,
             request_trailer_mode=send,
+            # With response bodies kept, trailers that may come are what keeps the stream open, and the request counted as in flight.
             response_trailer_mode=send,
         ),
         metadata_options=MetadataOptions(

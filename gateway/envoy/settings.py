@@ -32,6 +32,7 @@ class BootstrapSettings:
     picker_tls: bool = False
     message_timeout_s: float = 1000.0
     failure_mode_allow: bool = False
+    keep_response_bodies: bool = False
     static_endpoints: tuple[HostPort, ...] = ()
     upstream_http2: bool = False
     retries: int = 2

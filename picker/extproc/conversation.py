@@ -52,9 +52,15 @@ _UNUSABLE = {
     BodyMode.GRPC: "gRPC message framing is not understood",
 }
 
+# Where a proxy that is asked not to send a body waits for that answer before it sends any. With full duplex on either side Envoy ignores
+# the request (1.40), and ending the stream instead loses answers, so there a body nobody needs still passes.
+_DROPPABLE = frozenset({BodyMode.STREAMED, BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL})
+
 
 class State(enum.Enum):
     """Where the dialogue stands."""
+
+    __hash__ = object.__hash__  # in C; looked up for each message
 
     START = "start"
     COLLECTING = "collecting the request body"
@@ -67,17 +73,19 @@ class Conversation:
     """One per ext_proc stream. `receive` never raises anything but ProtocolError; `end` must be called when the stream is gone."""
 
     __slots__ = (
-        "_chunks", "_director", "_exchange", "_headers", "_max_body_bytes", "_modes", "_observing", "_received_s", "_relay",
-        "_request_id", "_response_ended", "_size_bytes", "_subset", "_text", "_use_subset", "finished", "state",
+        "_chunks", "_director", "_exchange", "_headers", "_max_body_bytes", "_modes", "_observe_responses", "_observing", "_received_s",
+        "_relay", "_request_id", "_response_ended", "_size_bytes", "_subset", "_text", "_use_subset", "finished", "state",
     )  # fmt: skip
 
-    def __init__(self, director: Director, *, max_body_bytes: int, use_subset: bool, now_s: float) -> None:
+    def __init__(self, director: Director, *, max_body_bytes: int, use_subset: bool, now_s: float, observe_responses: bool = True) -> None:
+        """`observe_responses`: times and usage are read from response bodies."""
         self.state = State.START
         self.finished = False
         """True when everything has been said: the transport should end the stream gracefully."""
         self._director = director
         self._max_body_bytes = max_body_bytes
         self._use_subset = use_subset
+        self._observe_responses = observe_responses
         self._received_s = now_s
         self._headers: Sequence[tuple[str, bytes]] = ()
         self._text: Mapping[str, str] = {}
@@ -109,10 +117,21 @@ class Conversation:
 
     def end(self) -> None:
         """The stream is gone, in good order or not. Settles what is still open."""
-        if self._exchange is not None:
-            self._exchange.close(Cause.COMPLETED if self._response_ended else Cause.DISCONNECTED)
+        self._close(Cause.COMPLETED if self.answered else Cause.DISCONNECTED)
         self.state = State.DONE
         self._chunks = []
+
+    @property
+    def answered(self) -> bool:
+        """The proxy has shown all of the response that it is going to show."""
+        return self._response_ended or (self._relay is not None and self._relay.unseen)
+
+    def _close(self, cause: Cause) -> None:
+        exchange = self._exchange
+        if exchange is not None and not exchange.settled:
+            if self._relay is not None and (fate := self._relay.fate):
+                exchange.response_unread(fate)
+            exchange.close(cause)
 
     # ---- request -------------------------------------------------------------------------------------------------------------
 
@@ -235,18 +254,26 @@ class Conversation:
             self._exchange = self._director.response_only()
         text = as_text(event.headers)
         relay = self._begin_response(text, event.served)
-        if event.end_of_stream or self._modes.response_body is BodyMode.NONE:
-            self._end_response(over=event.end_of_stream)
         reply = change(event.headers, text, [("x-went-into-resp-headers", b"true")])
         if relay.resizes and "content-length" in text:
             reply = type(reply)(reply.set_headers, [*reply.remove, "content-length"])
-        return (HeadersReply(Phase.RESPONSE, reply),)
+        keep_body: Modes | None = None
+        if event.end_of_stream:
+            self._end_response(over=True)
+        elif self._modes.response_body is BodyMode.NONE:
+            relay.keep_body()
+        elif relay.unread and self._modes.response_body in _DROPPABLE and self._modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED:
+            keep_body = self._modes
+            relay.keep_body()
+        return (HeadersReply(Phase.RESPONSE, reply, keep_body=keep_body),)
 
     def _begin_response(self, text: Mapping[str, str], served: str | None) -> ResponseBodyRelay:
         self.state = State.RESPONDING
         content_type = text.get("content-type", "").lower()
         encoded = text.get("content-encoding", "identity") not in ("identity", "")
-        relay = self._relay = ResponseBodyRelay(self._exchange, self._modes.response_body, content_type, encoded)
+        relay = self._relay = ResponseBodyRelay(
+            self._exchange, self._modes.response_body, content_type, encoded, observe=self._observe_responses
+        )
         status = text.get(":status") or text.get("status") or "200"
         if self._exchange is not None:
             self._exchange.begin_response(
@@ -285,8 +312,7 @@ class Conversation:
         self._response_ended = True
         if over:
             self.state = State.DONE
-            if self._exchange is not None:
-                self._exchange.close(Cause.COMPLETED)
+            self._close(Cause.COMPLETED)
 
     # ---- the unexpected ------------------------------------------------------------------------------------------------------
 
@@ -294,8 +320,7 @@ class Conversation:
         raise ProtocolError(f"{type(event).__name__} cannot come while the stream is at: {self.state.value}")
 
     def _refuse(self, refusal: Refusal) -> Sequence[Reply]:
-        if self._exchange is not None:
-            self._exchange.close(Cause.BAD_REQUEST if isinstance(refusal, BadRequest) else Cause.FAILED)
+        self._close(Cause.BAD_REQUEST if isinstance(refusal, BadRequest) else Cause.FAILED)
         self.state = State.DONE
         self.finished = True
         self._chunks = []

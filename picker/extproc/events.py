@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -20,8 +21,11 @@ class BodyMode(enum.IntEnum):
     GRPC = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Modes:
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    """Structs are made in 60 ns, frozen dataclasses in 330, and a streamed response needs two of them for each of its events."""
+
+
+class Modes(_Message, frozen=True):
     """What the proxy said of itself in its first message. Proxies that say nothing run full duplex: the picker contract asks for it."""
 
     request_body: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
@@ -35,8 +39,7 @@ DEFAULT_MODES = Modes()
 # ---- heard -------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeaders:
+class RequestHeaders(_Message, frozen=True):
     """The first message of a request. `subset` is the subset hint (None: none given)."""
 
     headers: Headers
@@ -45,8 +48,7 @@ class RequestHeaders:
     modes: Modes = DEFAULT_MODES
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBody:
+class RequestBody(_Message, frozen=True):
     """A part of the request body. The hint may come with any message; the last one counts."""
 
     body: bytes
@@ -54,15 +56,13 @@ class RequestBody:
     subset: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTrailers:
+class RequestTrailers(_Message, frozen=True):
     """The end of a request that has trailers."""
 
     subset: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHeaders:
+class ResponseHeaders(_Message, frozen=True):
     """`served` is the endpoint that answered, as the proxy says in its metadata; None when it does not say."""
 
     headers: Headers
@@ -71,16 +71,14 @@ class ResponseHeaders:
     modes: Modes = DEFAULT_MODES
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseBody:
+class ResponseBody(_Message, frozen=True):
     """A part of the response body."""
 
     body: bytes
     end_of_stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseTrailers:
+class ResponseTrailers(_Message, frozen=True):
     """The end of a response that has trailers."""
 
 
@@ -93,12 +91,13 @@ Event = RequestHeaders | RequestBody | RequestTrailers | ResponseHeaders | Respo
 class Phase(enum.Enum):
     """Which half of the HTTP exchange a reply belongs to."""
 
+    __hash__ = object.__hash__  # in C; looked up for each piece of a body
+
     REQUEST = "request"
     RESPONSE = "response"
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderChange:
+class HeaderChange(_Message, frozen=True):
     """Headers to set (replacing what is there) and to remove."""
 
     set_headers: Headers = ()
@@ -108,18 +107,20 @@ class HeaderChange:
 NO_CHANGE = HeaderChange()
 
 
-@dataclass(frozen=True, slots=True)
-class HeadersReply:
-    """Answers headers. `metadata` is the dynamic metadata by namespace."""
+class HeadersReply(_Message, frozen=True):
+    """Answers headers. `metadata` is the dynamic metadata by namespace.
+
+    `keep_body` (of the modes the proxy runs in) asks it to keep the response body to itself, and to tell when the response is over.
+    """
 
     phase: Phase
     change: HeaderChange = NO_CHANGE
     clear_route_cache: bool = False
     metadata: Mapping[str, Mapping[str, str]] | None = None
+    keep_body: Modes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedBodyReply:
+class StreamedBodyReply(_Message, frozen=True):
     """A piece of the body that replaces what the proxy sent; full duplex only."""
 
     phase: Phase
@@ -127,8 +128,7 @@ class StreamedBodyReply:
     end_of_stream: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BodyReply:
+class BodyReply(_Message, frozen=True):
     """Answers one body message in the other modes. `body` None leaves it as it is."""
 
     phase: Phase
@@ -138,20 +138,18 @@ class BodyReply:
     metadata: Mapping[str, Mapping[str, str]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrailersReply:
+class TrailersReply(_Message, frozen=True):
     """Answers trailers; never changes them."""
 
     phase: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class ImmediateReply:
+class ImmediateReply(_Message, frozen=True):
     """The proxy answers the client itself. Ends the conversation."""
 
     status: int
     body: bytes
-    set_headers: Headers = field(default=())
+    set_headers: Headers = ()
     details: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from picker.accounting.restore import ModelRestorer
 from picker.accounting.sse import SseUsageReader
@@ -18,54 +18,84 @@ HOLD_LIMIT_BYTES = 8 << 20
 """A JSON response is held back until it is complete, as the reference does, but never more than this much of it."""
 
 
-def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Iterator[StreamedBodyReply]:
+def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Sequence[StreamedBodyReply]:
     """`body` in pieces the proxy accepts, at least one, the end of stream on the last only."""
-    if len(body) <= BODY_LIMIT_BYTES:
-        yield StreamedBodyReply(phase, body, end_of_stream)
-        return
-    last = len(body) - BODY_LIMIT_BYTES
-    for start in range(0, len(body), BODY_LIMIT_BYTES):
-        yield StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+    size = len(body)
+    if size <= BODY_LIMIT_BYTES:
+        return (StreamedBodyReply(phase, body, end_of_stream),)
+    last = size - BODY_LIMIT_BYTES
+    return [
+        StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+        for start in range(0, size, BODY_LIMIT_BYTES)
+    ]
 
 
 class ResponseBodyRelay:
-    """Passes one response body on: at once (streams, and whatever is not JSON), or held until complete (JSON)."""
+    """Passes one response body on: at once (streams, and whatever is not JSON), or held until complete (JSON).
 
-    __slots__ = ("_exchange", "_held", "_held_bytes", "_mode", "_restorer", "streaming")
+    `observe` is whether times and usage are wanted of bodies that can be had. A body that nobody needs is passed unread, or not shown by
+    the proxy at all.
+    """
 
-    def __init__(self, exchange: Exchange | None, mode: BodyMode, content_type: str, encoded: bool) -> None:
+    __slots__ = ("_exchange", "_held", "_held_bytes", "_kept", "_mode", "_observed", "_restorer", "_shown", "one_message", "streaming")
+
+    def __init__(self, exchange: Exchange | None, mode: BodyMode, content_type: str, encoded: bool, *, observe: bool) -> None:
         request = exchange.request if exchange is not None else None
         sse = content_type.startswith("text/event-stream") or (not content_type and request is not None and request.body.stream)
         json = not sse and (not content_type or "json" in content_type)
         # The reference ends its stream instead of passing an answer it need not see. In full duplex Envoy may have handed the body over
         # by then, and the client gets none (seen with Envoy 1.40).
-        seen = request is None or not request.body.skip_response
-        readable = exchange is not None and not encoded and seen
+        wanted = exchange is not None and not (request is not None and request.body.skip_response)
         rewritten = request is not None and request.target_model != request.model
         self.streaming = sse
         self._exchange = exchange
         self._mode = mode
+        self._observed = exchange if wanted and observe else None
         self._restorer = (
-            ModelRestorer(request.target_model, request.model) if rewritten and readable and (sse or json) and request is not None else None
+            ModelRestorer(request.target_model, request.model)
+            if rewritten and wanted and not encoded and (sse or json) and request is not None
+            else None
         )
+        readable = not encoded and (self._observed is not None or self._restorer is not None)
         self._held: list[bytes] | None = [] if json and readable and mode is BodyMode.FULL_DUPLEX_STREAMED else None
         self._held_bytes = 0
-
-    @property
-    def one_message(self) -> bool:
+        self._kept = False
+        self._shown = False
+        self.one_message = mode is BodyMode.BUFFERED or mode is BodyMode.BUFFERED_PARTIAL
         """Whether a single message carries all of the body that will be seen."""
-        return self._mode is BodyMode.BUFFERED or self._mode is BodyMode.BUFFERED_PARTIAL
 
     @property
     def resizes(self) -> bool:
         """Whether the body may change its length on the way."""
         return self._restorer is not None
 
+    @property
+    def unread(self) -> bool:
+        """Nobody looks at this body."""
+        return self._observed is None and self._restorer is None
+
+    @property
+    def unseen(self) -> bool:
+        """The proxy keeps the body to itself, as far as can be told: the end of the stream is the end of the response."""
+        return self._kept and not self._shown
+
+    def keep_body(self) -> None:
+        """The proxy's mode says so, or it has been asked to; then it need not listen."""
+        self._kept = True
+
+    @property
+    def fate(self) -> str:
+        """For the metric of bodies nobody looked at: `not_sent` by the proxy's mode, `dropped` at our request, `passed`; empty: there was
+        none, or it was read."""
+        if self.unseen:
+            return "not_sent" if self._mode is BodyMode.NONE else "dropped"
+        return "passed" if self._shown and self.unread else ""
+
     def reader(self, content_type: str, encoded: bool) -> UsageReader | None:
         """What reads usage from this body; None when it cannot be read or holds none."""
-        request = self._exchange.request if self._exchange is not None else None
-        if self._exchange is None or encoded or (request is not None and request.body.skip_response):
+        if self._observed is None or encoded:
             return None
+        request = self._observed.request
         format_ = request.body.usage_format if request is not None else UsageFormat.OPENAI
         if format_ is UsageFormat.NONE:
             return None
@@ -75,8 +105,11 @@ class ResponseBodyRelay:
 
     def chunk(self, body: bytes, end_of_stream: bool) -> Sequence[Reply]:
         """The replies to one body message."""
-        if self._exchange is not None:
-            self._exchange.response_chunk(body)
+        if self._observed is not None:
+            self._observed.response_chunk(body)
+        elif not self._shown and self._exchange is not None:
+            self._exchange.response_started()
+        self._shown = True
         if self._held is not None:
             self._held.append(body)
             self._held_bytes += len(body)
@@ -85,7 +118,7 @@ class ResponseBodyRelay:
             body = b"".join(self._held)
             self._held = None
         if self._mode is BodyMode.FULL_DUPLEX_STREAMED:
-            return list(pieces(Phase.RESPONSE, self._restored(body, end_of_stream), end_of_stream))
+            return pieces(Phase.RESPONSE, body if self._restorer is None else self._restored(body, end_of_stream), end_of_stream)
         if self._restorer is None:
             return (BodyReply(Phase.RESPONSE),)
         return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream or self.one_message)),)
@@ -96,7 +129,7 @@ class ResponseBodyRelay:
             return ()
         held, self._held = self._held, None
         body = self._restored(b"".join(held or ()), True)
-        return list(pieces(Phase.RESPONSE, body, False)) if body else ()
+        return pieces(Phase.RESPONSE, body, False) if body else ()
 
     def _restored(self, body: bytes, last: bool) -> bytes:
         if self._restorer is None:

@@ -179,7 +179,7 @@ async def test_a_port_in_use_is_a_configuration_error() -> None:
     async with opened() as door:
         with pytest.raises(ConfigError) as error:
             AdminServer(AdminApp(door.core.metrics.registry, door.core.refresh_gauges, {}), "127.0.0.1", door.port)
-        assert str(error.value).startswith(f"--metrics-port {door.port}: cannot listen on 127.0.0.1: ")
+        assert str(error.value).startswith(f"--metrics-port {door.port}: cannot listen on 127.0.0.1:{door.port}: ")
 
 
 def test_an_address_that_is_not_ours_is_a_configuration_error() -> None:

@@ -51,7 +51,9 @@ def at(index: int, port: int = 8000) -> str:
 class World:
     """Everything behind a conversation. `now` is moved by hand."""
 
-    def __init__(self, *pods: P, config: str = HERMETIC, max_body_bytes: int = 1 << 20, use_subset: bool = True) -> None:
+    def __init__(
+        self, *pods: P, config: str = HERMETIC, max_body_bytes: int = 1 << 20, use_subset: bool = True, observe_responses: bool = True
+    ) -> None:
         self.now = 100.0
         self.metrics = Metrics()
         self.datastore = Datastore(now=lambda: self.now)
@@ -64,7 +66,11 @@ class World:
             self.ledger,
             self.decisions,
         )
-        self._options: dict[str, Any] = {"max_body_bytes": max_body_bytes, "use_subset": use_subset}
+        self._options: dict[str, Any] = {
+            "max_body_bytes": max_body_bytes,
+            "use_subset": use_subset,
+            "observe_responses": observe_responses,
+        }
         self.set(*pods)
 
     def set(self, *pods: P) -> None:

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from picker.extproc.codec import decode, encode
 from picker.extproc.conversation import Conversation
-from picker.extproc.events import BodyMode, Event, ProtocolError, RequestHeaders, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.events import ProtocolError, ResponseBody, ResponseHeaders, ResponseTrailers
 from picker.extproc.h2.call import Method, Responder
 from picker.extproc.h2.status import Status, StatusError
 from picker.metrics import Metrics
@@ -42,17 +42,13 @@ class ExtProcCall:
     has left; so the end of the response, as the messages tell it, decides whether a reset counts as OK or Canceled.
     """
 
-    __slots__ = ("_conversation", "_headers_only", "_method", "_over", "_response_s", "_started_s")
+    __slots__ = ("_conversation", "_method", "_response_s", "_started_s")
 
     def __init__(self, method: ExtProcMethod) -> None:
         self._method = method
         self._conversation = method.converse()
         self._started_s = perf_counter()
         self._response_s = 0.0
-        self._headers_only = False
-        """The proxy shows no response bodies."""
-        self._over = False
-        """The proxy has shown all of the response."""
         method.inflight.value += 1
 
     @property
@@ -65,10 +61,7 @@ class ExtProcCall:
         try:
             event = decode(data)
             if type(event) not in _RESPONSE_EVENTS:
-                if isinstance(event, RequestHeaders):
-                    self._headers_only = event.modes.response_body is BodyMode.NONE
                 return [encode(reply) for reply in self._conversation.receive(event)]
-            self._over = self._ends_response(event)
             began_s = perf_counter()
             replies = [encode(reply) for reply in self._conversation.receive(event)]
             self._response_s += perf_counter() - began_s
@@ -77,11 +70,6 @@ class ExtProcCall:
             raise StatusError(Status.INVALID_ARGUMENT, str(error)) from None
         return replies
 
-    def _ends_response(self, event: Event) -> bool:
-        if isinstance(event, ResponseBody):
-            return event.end_of_stream
-        return isinstance(event, ResponseTrailers) or (isinstance(event, ResponseHeaders) and (event.end_of_stream or self._headers_only))
-
     def half_closed(self) -> bool:
         """The proxy has said everything, so have we."""
         return True
@@ -89,7 +77,7 @@ class ExtProcCall:
     def end(self, status: Status) -> None:
         """Settle."""
         method = self._method
-        if status is Status.CANCELLED and self._over:
+        if status is Status.CANCELLED and self._conversation.answered:
             status = Status.OK
         try:
             self._conversation.end()

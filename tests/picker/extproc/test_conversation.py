@@ -35,9 +35,10 @@ from tests.picker.extproc.transcript import (
     Transcript,
     play,
 )
+from tests.picker.extproc.unread_transcripts import UNREAD
 from tests.picker.world import P, World
 
-TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY]
+TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD]
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
@@ -49,6 +50,8 @@ def test_transcript(transcript: Transcript) -> None:
     conversation.end()
     world.assert_idle()
     assert world.outcomes() == transcript.outcomes
+    unread = {s.labels["how"]: s.value for s in world.page().find("fairlead_response_bodies_unread_total")}
+    assert unread == ({transcript.unread: 1} if transcript.unread else {})
 
 
 # ---- the table as a whole --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 from envoy_data_plane.envoy.config.core import v3 as core
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ProcessingModeBodySendMode
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
 from envoy_data_plane.envoy.service.ext_proc import v3 as upstream
 from envoy_data_plane.envoy.type import v3 as http
 from envoy_data_plane.google.protobuf import Struct
@@ -48,8 +52,12 @@ UPSTREAM: dict[str, type[Any]] = {
     **{m: getattr(upstream, m) for m in pb.DESCRIPTOR.message_types_by_name if hasattr(upstream, m)},
     **{m: getattr(core, m) for m in ("HeaderMap", "HeaderValue", "HeaderValueOption", "Metadata")},
     "HttpStatus": http.HttpStatus,
+    "ProcessingMode": ProcessingMode,
 }
-ENUMS: dict[str, type[enum.IntEnum]] = {"ProcessingMode.BodySendMode": ProcessingModeBodySendMode}
+ENUMS: dict[str, type[enum.IntEnum]] = {
+    "ProcessingMode.BodySendMode": ProcessingModeBodySendMode,
+    "ProcessingMode.HeaderSendMode": ProcessingModeHeaderSendMode,
+}
 # Upstream's HttpStatus.code is an enum: the same on the wire, and an int32 takes every status there is.
 SAME_ON_THE_WIRE = {("HttpStatus", "code"): ("int32", "enum")}
 
@@ -139,7 +147,7 @@ MUTATIONS: dict[str, Callable[[FileDescriptorProto], None]] = {
     "HeadersResponse.response: a": lambda f: setattr(_field(f, "HeadersResponse", "response"), "type_name", f".{PACKAGE}.TrailersResponse"),
     "BodyMutation.clear_body: in oneof": lambda f: _field(f, "BodyMutation", "clear_body").ClearField("oneof_index"),
     "HttpBody.bodies does not exist": lambda f: setattr(_field(f, "HttpBody", "body"), "name", "bodies"),
-    "ProcessingMode.BodySendMode:": lambda f: setattr(_message(f, "ProcessingMode").enum_type[0].value[4], "number", 14),
+    "ProcessingMode.BodySendMode:": lambda f: setattr(_message(f, "ProcessingMode").enum_type[1].value[4], "number", 14),
 }
 
 
@@ -277,6 +285,19 @@ SAID: dict[str, tuple[Reply, upstream.ProcessingResponse]] = {
         HeadersReply(Phase.RESPONSE, CHANGE),
         upstream.ProcessingResponse(response_headers=upstream.HeadersResponse(response=_common())),
     ),
+    "headers of a response whose body is to be kept": (
+        HeadersReply(Phase.RESPONSE, keep_body=Modes(BodyMode.BUFFERED, BodyMode.STREAMED)),
+        upstream.ProcessingResponse(
+            response_headers=upstream.HeadersResponse(response=_common(change=False)),
+            mode_override=ProcessingMode(
+                request_header_mode=ProcessingModeHeaderSendMode.SEND,
+                response_header_mode=ProcessingModeHeaderSendMode.SEND,
+                request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+                request_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
+                response_trailer_mode=ProcessingModeHeaderSendMode.SEND,
+            ),
+        ),
+    ),
     "streamed request body": (
         StreamedBodyReply(Phase.REQUEST, b"\x00piece", False),
         upstream.ProcessingResponse(request_body=_streamed(b"\x00piece", False)),
@@ -326,6 +347,18 @@ SAID: dict[str, tuple[Reply, upstream.ProcessingResponse]] = {
 def test_a_reply_becomes_what_a_proxy_reads(case: str) -> None:
     reply, expected = SAID[case]
     assert _plain(upstream.ProcessingResponse.parse(encode(reply))) == _plain(expected)
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("end", [False, True])
+def test_a_piece_of_a_body_is_written_as_generated_code_writes_it(phase: Phase, end: bool) -> None:
+    edges = [size + step for size in (0, 1 << 7, 1 << 14, 1 << 21) for step in range(-16, 17) if size + step >= 0]
+    for size in edges:
+        message = pb.ProcessingResponse()
+        part = message.request_body if phase is Phase.REQUEST else message.response_body
+        streamed = part.response.body_mutation.streamed_response
+        streamed.body, streamed.end_of_stream = bytes(size), end
+        assert encode(StreamedBodyReply(phase, bytes(size), end)) == message.SerializeToString(), size
 
 
 def _plain(message: upstream.ProcessingResponse) -> Any:

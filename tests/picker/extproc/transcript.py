@@ -23,6 +23,7 @@ from picker.extproc.events import (
     Headers,
     HeadersReply,
     ImmediateReply,
+    Modes,
     Phase,
     Reply,
     StreamedBodyReply,
@@ -84,12 +85,21 @@ class Transcript:
     config: str = HERMETIC
     max_body_bytes: int = 1 << 20
     use_subset: bool = True
+    observe_responses: bool = True
     finished: bool = False
     outcomes: dict[str, float] = field(default_factory=dict)
+    unread: str = ""
+    """What became of a response body nobody looked at."""
 
     def world(self) -> World:
         """What it takes place in."""
-        return World(*self.pods, config=self.config, max_body_bytes=self.max_body_bytes, use_subset=self.use_subset)
+        return World(
+            *self.pods,
+            config=self.config,
+            max_body_bytes=self.max_body_bytes,
+            use_subset=self.use_subset,
+            observe_responses=self.observe_responses,
+        )
 
 
 Pair = tuple[State, type[Event]]
@@ -138,9 +148,9 @@ def answered(body: bytes, end: bool = True) -> StreamedBodyReply:
     return StreamedBodyReply(Phase.RESPONSE, body, end)
 
 
-def passing(headers: Headers, remove: Sequence[str] = ()) -> HeadersReply:
+def passing(headers: Headers, remove: Sequence[str] = (), keep_body: Modes | None = None) -> HeadersReply:
     """The answer to response headers; `headers` are those that are copied."""
-    return HeadersReply(Phase.RESPONSE, HeaderChange([WENT, *headers], remove if remove == () else list(remove)))
+    return HeadersReply(Phase.RESPONSE, HeaderChange([WENT, *headers], remove if remove == () else list(remove)), keep_body=keep_body)
 
 
 def refused(status: int, text: str, reason: str | None = None) -> ImmediateReply:

@@ -27,7 +27,7 @@ class Conversation:
     """Echoes; an empty request body is a protocol error."""
 
     def __init__(self) -> None:
-        self.finished = False
+        self.finished = self.answered = False
         self.ended = 0
 
     def receive(self, event: Any) -> Any:
@@ -37,6 +37,7 @@ class Conversation:
             raise ProtocolError("no body")
         self.finished = event.body == b"last"
         phase = Phase.REQUEST if type(event).__name__ == "RequestBody" else Phase.RESPONSE
+        self.answered = phase is Phase.RESPONSE and event.end_of_stream
         return (HeadersReply(phase), StreamedBodyReply(phase, event.body, event.end_of_stream))
 
     def end(self) -> None:
