@@ -140,6 +140,9 @@ class Connection:
                 else:
                     self.spend_control()
             except StreamFault as fault:
+                if stream_id > self.last_id or not stream_id & 1:
+                    # There is no stream that could be reset (RFC 9113 section 6.4).
+                    raise ConnectionFault(fault.code, f"{fault}, on idle stream {stream_id}") from None
                 self.resets.spend(self.now_s)
                 self.reset(stream_id, fault.code)
         self._wanted = HEADER_BYTES
