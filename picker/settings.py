@@ -114,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     _bool(serving, "--enable-cert-reload", False, "use changed certificate files without a restart")
     serving.add_argument("--client-ca-file", type=Path, metavar="FILE", help="PEM; proxies must show a certificate signed by it (h2 only)")
     serving.add_argument(
-        "--transport", choices=("grpcio", "h2"), default="grpcio",
-        help="gRPC server: grpcio, or the lean one made for ext_proc (default: %(default)s)",
+        "--transport", choices=("h2", "grpcio"), default="h2",
+        help="gRPC server: the lean one made for ext_proc, or grpcio (default: %(default)s)",
     )  # fmt: skip
     serving.add_argument(
         "--drain-timeout", type=_duration, default=30.0, metavar="DURATION",

@@ -66,7 +66,7 @@ def encode(reply: Reply) -> bytes:
     if isinstance(reply, StreamedBodyReply):
         body = reply.body
         head = _streamed_head(reply.phase, len(body), reply.end_of_stream)
-        return b"%b%b%b" % (head, body, _STREAM_ENDS) if reply.end_of_stream else head + body
+        return b"".join((head, body, _STREAM_ENDS)) if reply.end_of_stream else head + body
     message = pb.ProcessingResponse()
     if isinstance(reply, HeadersReply):
         target = message.request_headers if reply.phase is Phase.REQUEST else message.response_headers

@@ -121,10 +121,10 @@ class HeadersReply(_Message, frozen=True):
 
 
 class StreamedBodyReply(_Message, frozen=True):
-    """A piece of the body that replaces what the proxy sent; full duplex only."""
+    """A piece of the body that replaces what the proxy sent; full duplex only. A view when it is a part of a longer body."""
 
     phase: Phase
-    body: bytes
+    body: bytes | memoryview
     end_of_stream: bool
 
 

@@ -24,8 +24,9 @@ def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Sequence[StreamedB
     if size <= BODY_LIMIT_BYTES:
         return (StreamedBodyReply(phase, body, end_of_stream),)
     last = size - BODY_LIMIT_BYTES
+    view = memoryview(body)
     return [
-        StreamedBodyReply(phase, body[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
+        StreamedBodyReply(phase, view[start : start + BODY_LIMIT_BYTES], end_of_stream and start >= last)
         for start in range(0, size, BODY_LIMIT_BYTES)
     ]
 
