@@ -8,6 +8,7 @@ turns. `--engine atheris` is coverage-guided (`pip install atheris`); it stops a
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 import traceback
@@ -20,24 +21,26 @@ from bench.fuzz.finding import errors_are_findings
 TARGETS = ("connection", "blocks", "messages", "dialogue")
 _TURN_S = 0.25
 _MOST_FINDINGS = 20
+_ALLOWED_MIB = 4.0
 
 
 def fuzz(names: Sequence[str], seed: str, seconds: float) -> int:
     """Exit status."""
     from bench.fuzz.dice import Chance, Dice
-    from bench.fuzz.memory import ALLOWED_BYTES, MIB, Growth, rss_bytes
     from bench.fuzz.targets import targets
+    from bench.memory import Samples, rss_bytes
 
     cases = dict.fromkeys(names, 0)
     findings: list[str] = []
-    memory = Growth()
+    memory = Samples()
     began = sampled = time.monotonic()
     with errors_are_findings():
         made = {name: target for name, target in targets().items() if name in cases}
         while (now := time.monotonic()) - began < seconds and len(findings) < _MOST_FINDINGS:
             if now - sampled >= 1.0:
                 sampled = now
-                memory.samples.append(rss_bytes())
+                gc.collect()
+                memory.add(now, rss_bytes())
             for name, target in made.items():
                 turn_ends = time.monotonic() + _TURN_S
                 while time.monotonic() < turn_ends:
@@ -48,17 +51,16 @@ def fuzz(names: Sequence[str], seed: str, seconds: float) -> int:
                     except Exception:
                         findings.append(case)
                         sys.stdout.write(f"--- {case} (seed {seed})\n{traceback.format_exc()[-3000:]}\n")
-    grown = memory.growth_bytes()
+    trend = memory.trend()
     for name, count in cases.items():
         sys.stdout.write(f"{name:12} {count:10} cases\n")
     sys.stdout.write(f"{len(findings)} findings with seed {seed}: {', '.join(findings) or 'none'}\n")
-    if grown is None:
+    if trend is None:
         sys.stdout.write("memory: the run was too short to tell\n")
-    else:
-        first, last = memory.samples[0] / MIB, memory.samples[-1] / MIB
-        sys.stdout.write(f"memory: {first:.1f} MiB at first, {last:.1f} at last, {grown / MIB:+.2f} after warm-up ")
-        sys.stdout.write(f"(allowed: {ALLOWED_BYTES / MIB:g})\n")
-    return 1 if findings or (grown or 0) > ALLOWED_BYTES else 0
+        return 1 if findings else 0
+    sys.stdout.write(f"memory after warm-up: {trend.first_mib:.1f} MiB, then {trend.last_mib:.1f} ")
+    sys.stdout.write(f"({trend.grown_mib:+.2f}, allowed: {_ALLOWED_MIB:g})\n")
+    return 1 if findings or trend.grown_mib > _ALLOWED_MIB else 0
 
 
 def again(case: str, seed: str) -> int:
