@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format proto lock bench clean
+.PHONY: help venv run test check format proto lock bench bench-extproc clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 venv: $(VENV)/.installed  ## create .venv from requirements.lock
 
@@ -45,6 +45,9 @@ lock:  ## resolve pyproject.toml into requirements.lock again (needs uv)
 
 bench: venv  ## run the micro benchmarks (ARGS: --json, --only NAME, --repeat N)
 	$(BIN)/python -m bench.micro $(ARGS)
+
+bench-extproc: venv  ## measure the picker behind the real Envoy (ARGS: --only, --arms, --rounds, --peer, --markdown FILE)
+	$(BIN)/python -m bench.extproc $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

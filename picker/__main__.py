@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,9 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, signalled)
     try:
         await runner.start()
+        # What has been made by now stays for good. With its 50,000 objects to go through, a full collection stops every stream for 15 ms.
+        gc.collect()
+        gc.freeze()
         await stop.wait()
         await runner.drain(hurry)
     finally:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 API_VERSIONS = ("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1")
 KIND = "EndpointPickerConfig"
+REFERENCE = "reference"
+COMPATS = ("", REFERENCE)
 FEATURE_GATES = {"flowControl": False, "haPopulateNonLeaderDatastore": True}
 
 
@@ -89,6 +91,8 @@ class EndpointPickerConfig(_Strict, frozen=True):
     request_handler: RequestHandlerSpec | None = None
     saturation_detector: PluginRef | None = None
     parser: PluginRef | None = None
+    compat: str = ""
+    """`reference`: behave as the reference picker does where fairlead has a way of its own; see docs/configuration.md."""
 
 
 DEFAULT_TEXT = """\
@@ -124,6 +128,8 @@ def decode(source: YamlSource) -> EndpointPickerConfig:
         log.warning("%s: '%s' is deprecated; use %s", source.where("apiVersion"), config.api_version, API_VERSIONS[0])
     if config.kind != KIND:
         raise ConfigError(f"{source.where('kind')}: '{config.kind}' is not known; expected {KIND}")
+    if config.compat not in COMPATS:
+        raise ConfigError(f"{source.where('compat')}: '{config.compat}' is not known; expected {REFERENCE}, or no compat at all")
     _check_gates(source, config)
     _check_plugins(source, config)
     _check_profiles(source, config)

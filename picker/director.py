@@ -151,7 +151,14 @@ class Director:
             hook.pre_request(request, snapshot, position)
         self._decisions.add(decision)
         series = metrics.series(request.model, request.target_model, request.fairness_id, str(request.priority))
-        return Exchange(self._ledger, series, request, decision, (endpoint, snapshot.loads[position]))
+        return Exchange(
+            self._ledger,
+            series,
+            request,
+            decision,
+            (endpoint, snapshot.loads[position]),
+            reports_load=snapshot.metrics[position].reports_load,
+        )
 
     def _count_refusal(self, headers: Mapping[str, str], model: str, refusal: Refusal) -> None:
         metrics: Metrics = self._ledger.metrics

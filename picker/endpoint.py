@@ -6,7 +6,7 @@ exchanges that are open on it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -39,7 +39,9 @@ class EndpointMetrics:
 
     `waiting` and `running` are requests, `kv_usage` is a fraction 0..1, `block_size` is tokens per KV block and `num_blocks` the
     number of KV blocks on the accelerator (0 = not reported), `max_adapters` the LoRA slots (0 = not reported). `updated_s` is the
-    monotonic time in seconds of the answer these came from; None = never answered.
+    monotonic time in seconds of the answer these came from; None = never answered. `quiet_s` is for how many seconds from then an
+    idle server is left alone (0 = it is asked at the full rate). `reports_load`: an answer tells the server's load when its request
+    asks for that (`picker.datalayer.load_report`).
     """
 
     waiting: int = 0
@@ -51,10 +53,16 @@ class EndpointMetrics:
     waiting_adapters: frozenset[str] = frozenset()
     max_adapters: int = 0
     updated_s: float | None = None
+    quiet_s: float = 0.0
+    reports_load: bool = False
 
     def age_s(self, now_s: float) -> float | None:
         """Seconds since the last answer; None if there never was one."""
         return None if self.updated_s is None else max(0.0, now_s - self.updated_s)
+
+    def is_stale(self, now_s: float, limit_s: float) -> bool:
+        """Whether the server has been silent for more than `limit_s`; while it is not asked, that is no silence."""
+        return self.updated_s is None or now_s - self.updated_s > limit_s + self.quiet_s
 
 
 NEVER_SCRAPED = EndpointMetrics()
@@ -65,15 +73,22 @@ class EndpointLoad:
 
     `unseen` is the part of `requests` that the last scrape cannot know about, because it was opened after that scrape began.
     Scorers add it to what the server reported, so that a burst between two scrapes spreads out and nothing is counted twice.
-    A mark (the scrape epoch at opening) tells on closing whether the request was still unseen.
+    A mark (the scrape epoch at opening) tells on closing whether the request was still unseen. None of this depends on how often is
+    scraped: between two scrapes of an idle server `unseen` is all that is open, and a request that ends leaves it at once.
     """
 
-    __slots__ = ("_after", "_before", "_epoch", "_seen", "requests", "tokens", "unseen")
+    __slots__ = ("_after", "_before", "_epoch", "_seen", "asked_s", "on_open", "opened", "requests", "tokens", "unseen")
 
     def __init__(self) -> None:
         self.requests = 0
         self.tokens = 0
         self.unseen = 0
+        self.opened = 0
+        """Requests ever opened."""
+        self.asked_s = float("-inf")
+        """Monotonic seconds at which the server was last asked to report its load with an answer."""
+        self.on_open: Callable[[], None] | None = None
+        """Called once, by the next request that is opened. Set while the endpoint is scraped rarely: at the full rate it costs nothing."""
         self._epoch = 0  # scrapes begun
         self._seen = 0  # epoch of the last scrape that succeeded
         self._before = 0  # unseen requests opened before the current scrape began
@@ -85,6 +100,10 @@ class EndpointLoad:
         self.tokens += tokens
         self.unseen += 1
         self._after += 1
+        self.opened += 1
+        if self.on_open is not None:
+            wake, self.on_open = self.on_open, None
+            wake()
         return self._epoch
 
     def release_tokens(self, tokens: int) -> None:

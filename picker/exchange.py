@@ -43,12 +43,27 @@ class UsageReader(Protocol):
 
 Place = tuple[Endpoint, EndpointLoad]
 LoadOf = Callable[[str], Place | None]
+TakeReport = Callable[[str, str], None]
+"""Told `host:port` and the load report that an answer of it carried."""
 
 
 class Ledger:
-    """What exchanges are settled into. `now` is monotonic seconds; `load_of` finds an endpoint by `host:port`."""
+    """What exchanges are settled into. `now` is monotonic seconds; `load_of` finds an endpoint by `host:port`.
 
-    def __init__(self, metrics: Metrics, load_of: LoadOf, now: Callable[[], float]) -> None:
+    Without `take_report` no model server is asked to report its load with its answers, otherwise each at most once in
+    `report_interval_s`.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        load_of: LoadOf,
+        now: Callable[[], float],
+        take_report: TakeReport | None = None,
+        report_interval_s: float = 0.05,
+    ) -> None:
+        self.take_report = take_report
+        self.report_interval_s = report_interval_s
         self.metrics = metrics
         self.inflight = InFlight(metrics)
         self.load_of = load_of
@@ -59,13 +74,37 @@ class Exchange:
     """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
 
     __slots__ = (
-        "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_response_bytes", "_series", "_settled",
-        "_status", "_streaming", "_ticket", "decision", "request",
+        "_first_s",
+        "_last_s",
+        "_ledger",
+        "_picked",
+        "_reader",
+        "_received_s",
+        "_reporting",
+        "_response_bytes",
+        "_series",
+        "_settled",
+        "_status",
+        "_streaming",
+        "_ticket",
+        "decision",
+        "request",
     )  # fmt: skip
 
     def __init__(
-        self, ledger: Ledger, series: RequestSeries, request: InferenceRequest | None, decision: Decision | None, place: Place | None
+        self,
+        ledger: Ledger,
+        series: RequestSeries,
+        request: InferenceRequest | None,
+        decision: Decision | None,
+        place: Place | None,
+        *,
+        reports_load: bool = False,
     ) -> None:
+        """`reports_load`: the endpoint can report its load with an answer."""
+        able = reports_load and ledger.take_report is not None and request is not None and not request.body.stream
+        self._reporting: EndpointLoad | None = place[1] if able and place is not None else None
+        """Of the endpoint that can report its load with this answer; streamed answers cannot."""
         self.request = request
         self.decision = decision
         self._ledger = ledger
@@ -88,13 +127,41 @@ class Exchange:
                 self._picked = place[0].host_port
                 self._ticket = ledger.inflight.open(*place, request)
 
-    def begin_response(self, status: int, reader: UsageReader | None, *, streaming: bool, served: str | None) -> None:
-        """Response headers came. `served` is the endpoint that really answers, when the proxy says so (a fallback may have)."""
+    def begin_response(
+        self, status: int, reader: UsageReader | None, *, streaming: bool, served: str | None, report: str | None = None
+    ) -> None:
+        """Response headers came. `served` is the endpoint that really answers, when the proxy says so (a fallback may have).
+
+        `report` is what they tell of the load of that endpoint.
+        """
         self._status = status
         self._streaming = streaming
         self._reader = reader
         if served and served != self._picked and self.request is not None:
             self._move_to(served)
+        if report is not None and self._reporting is not None:
+            self._report(report, served)
+
+    def ask_for_report(self) -> bool:
+        """Whether the model server is to be asked to report its load with the answer. Each time it says yes counts as an ask.
+
+        Not with every answer: for each report vLLM goes through all its metrics (1.3 ms) and logs a line, and a load that is as fresh as
+        a scrape under way is no news.
+        """
+        load = self._reporting
+        if load is None:
+            return False
+        now_s = self._ledger.now()
+        if now_s - load.asked_s < self._ledger.report_interval_s:
+            return False
+        load.asked_s = now_s
+        return True
+
+    def _report(self, report: str, served: str | None) -> None:
+        # Numbers of one server must not pass for those of another: with several destinations the proxy has to say who answered.
+        known = served == self._picked if served else self.decision is not None and len(self.decision.result.picked) == 1
+        if known and self._ledger.take_report is not None:
+            self._ledger.take_report(self._picked, report)
 
     def _move_to(self, served: str) -> None:
         found = self._ledger.load_of(served)

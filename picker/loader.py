@@ -9,7 +9,7 @@ from typing import Any
 
 from picker import catalogue
 from picker.admission.saturation import SheddableAdmitter, UtilizationDetector
-from picker.config import EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
+from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
 from picker.errors import ConfigError
 from picker.metrics import Metrics
 from picker.plugin import Admitter, EndpointWatcher, Filter, Parser, Picker, PreRequest, ProfileHandler, SaturationDetector, Scorer
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the director calls, stage by stage."""
+    """What the director calls, stage by stage. `as_reference`: the configuration says `compat: reference`."""
 
     parsers: Sequence[Parser]
     admitters: Sequence[Admitter]
@@ -35,6 +35,7 @@ class Pipeline:
     watchers: Sequence[EndpointWatcher]
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
+    as_reference: bool
 
 
 def load(source: YamlSource, metrics: Metrics) -> Pipeline:
@@ -123,6 +124,7 @@ class _Loader:
             watchers=[p for p in plugins if isinstance(p, EndpointWatcher)],
             producers=producers,
             detector=detector,
+            as_reference=self._config.compat == REFERENCE,
         )
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:

@@ -153,6 +153,9 @@ class Metrics:
             "Response bodies that were not looked at: not_sent by the proxy, dropped at the picker's request, or passed unread.",
             ("how",),
         )
+        self.scrapes = Counter("fairlead_scrapes_total", "Reads of model servers' metrics pages that were begun.")
+        self.scrape_endpoints = Gauge("fairlead_scrape_endpoints", "Endpoints by the pace at which their metrics are read.", ("pace",))
+        self.load_reports = Counter("fairlead_load_reports_total", "Loads that model servers reported with an answer.")
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

@@ -31,7 +31,7 @@ class PoolGauges:
         fresh = [
             (endpoint, metrics)
             for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)
-            if (age := metrics.age_s(now_s)) is not None and age <= self._stale_s
+            if not metrics.is_stale(now_s, self._stale_s)
         ]
         m.pool_ready.cell(self._pool).value = len(snapshot)
         self._mean_and_deviation(m.pool_kv, m.pool_kv_dev, [x.kv_usage for _, x in fresh])

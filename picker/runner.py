@@ -16,7 +16,8 @@ from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.discovery.file import FileDiscovery
 from picker.datalayer.discovery.source import DiscoverySource
 from picker.datalayer.discovery.static import StaticDiscovery
-from picker.datalayer.poller import Pace
+from picker.datalayer.load_report import LoadReports
+from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.director import Director, Pool, Stages
 from picker.errors import ConfigError
@@ -46,12 +47,20 @@ class Core:
         self.readiness = Readiness()
         self.pipeline: Pipeline = load(_config_source(settings), self.metrics)
         self.sources = _sources(settings, self.metrics)
-        self.scraper = _scraper(settings, self.datastore, self.metrics)
         pipeline = self.pipeline
+        self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
+        self._reports = LoadReports(self.datastore.report_load, time.monotonic)
         self.director = Director(
             Stages(pipeline.parsers, pipeline.admitters, pipeline.scheduler, pipeline.pre_request),
             Pool(self.datastore.snapshot, self.datastore.match_subset),
-            Ledger(self.metrics, self._place, time.monotonic),
+            # The reference picker does not ask model servers to report their load.
+            Ledger(
+                self.metrics,
+                self._place,
+                time.monotonic,
+                None if pipeline.as_reference else self._reports.take,
+                max(settings.refresh_metrics_interval_s, MIN_REFRESH_S),
+            ),
             self.decisions,
         )
         self._gauges = PoolGauges(
@@ -78,6 +87,9 @@ class Core:
         self._gauges.refresh(self.datastore.snapshot(), time.monotonic())
         for producer in self.pipeline.producers:
             self.metrics.prefix_size.cell(producer.name, producer.type).value = len(producer.index)
+        for pace, endpoints in self.scraper.paces().items():
+            self.metrics.scrape_endpoints.cell(pace).value = endpoints
+        self.metrics.load_reports.cell().value = self._reports.taken
 
 
 class Runner:
@@ -207,13 +219,17 @@ def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
     return sources
 
 
-def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics) -> Scraper:
+def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics, *, adaptive: bool) -> Scraper:
     interval_s = settings.refresh_metrics_interval_s
     if interval_s < MIN_REFRESH_S:
         log.warning("--refresh-metrics-interval %g s is below the minimum; using %g s", interval_s, MIN_REFRESH_S)
         interval_s = MIN_REFRESH_S
+    scrapes = metrics.scrapes.cell()
     poll_errors = metrics.poll_errors.cell(_SOURCE_TYPE)
     extract_errors = metrics.extract_errors.cell(_SOURCE_TYPE, "core-metrics-extractor")
+
+    def begun() -> None:
+        scrapes.value += 1
 
     def failed(kind: object) -> None:
         poll_errors.value += 1
@@ -221,7 +237,8 @@ def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics) -> Scra
     def unreadable() -> None:
         extract_errors.value += 1
 
-    return Scraper(datastore, pace=Pace(interval_s=interval_s), on_error=failed, on_extract_error=unreadable)
+    pace = Pace(interval_s=interval_s, adaptive=adaptive)
+    return Scraper(datastore, pace=pace, on_read=begun, on_error=failed, on_extract_error=unreadable)
 
 
 _SOURCE_TYPE = "metrics-data-source"

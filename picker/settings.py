@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _bool(pool, "--disable-endpoint-subset-filter", False, "ignore the proxy's subset hint")
     pool.add_argument(
         "--refresh-metrics-interval", type=_duration, default=MIN_REFRESH_S, metavar="DURATION",
-        help="how often model servers are scraped, at least 50ms (default: 50ms)",
+        help="how often model servers with traffic are scraped, at least 50ms (default: 50ms)",
     )  # fmt: skip
     pool.add_argument(
         "--refresh-prometheus-metrics-interval", type=_duration, default=5.0, metavar="DURATION",

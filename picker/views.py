@@ -27,7 +27,7 @@ def views(core: Core) -> dict[str, View]:
 
     def endpoints(query: Query) -> tuple[int, Any]:
         now_s = time.monotonic()
-        return 200, {"endpoints": [_endpoint(state, now_s) for state in core.datastore.states()]}
+        return 200, {"endpoints": [_endpoint(core, state, now_s) for state in core.datastore.states()]}
 
     def decisions(query: Query) -> tuple[int, Any]:
         text = query.get("limit", "20")
@@ -39,7 +39,7 @@ def views(core: Core) -> dict[str, View]:
     return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions}
 
 
-def _endpoint(state: EndpointState, now_s: float) -> dict[str, Any]:
+def _endpoint(core: Core, state: EndpointState, now_s: float) -> dict[str, Any]:
     endpoint, metrics, load = state.endpoint, state.metrics, state.load
     return {
         "name": endpoint.name,
@@ -48,6 +48,7 @@ def _endpoint(state: EndpointState, now_s: float) -> dict[str, Any]:
         "labels": dict(endpoint.labels),
         "ready": state.alive,
         "metrics_age_s": metrics.age_s(now_s),
+        "scrape_interval_s": core.scraper.interval_s(state),
         "waiting": metrics.waiting,
         "running": metrics.running,
         "kv_usage": metrics.kv_usage,

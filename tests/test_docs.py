@@ -164,7 +164,7 @@ def test_commands_exist(page: Path) -> None:
     code = "\n".join([*_FENCE.findall(text), *codes(_FENCE.sub("", text))])
     for command in re.findall(r"(?:^|[\s`/])fairlead +([a-z][\w-]*)", code):
         assert command in COMMANDS, f"{page.name}: fairlead {command}"
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"(?:^|[\s`])make +([a-z][\w-]*)", code):
         assert target in targets, f"{page.name}: make {target}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from picker.datalayer.datastore import Datastore
 from picker.datalayer.engines import Engines
 from picker.datalayer.exposition import Series, parse_spec
+from picker.datalayer.load_report import LoadReports
 from picker.endpoint import NEVER_SCRAPED, Endpoint, EndpointMetrics
 
 _DATA = Path(__file__).parents[2] / "tests" / "data"
@@ -34,6 +35,7 @@ def benches() -> list[tuple[str, Callable[[], object]]]:
     for count in (10, 100, 1000):
         found.append((f"report + snapshot at {count} endpoints, other numbers", _report(count, changing=True)))
         found.append((f"report + snapshot at {count} endpoints, same numbers", _report(count, changing=False)))
+        found.append((f"load report of an answer + snapshot at {count} endpoints", _load_report(count)))
     return found
 
 
@@ -66,3 +68,16 @@ def _report(count: int, *, changing: bool) -> Callable[[], object]:
         return datastore.snapshot()
 
     return report
+
+
+def _load_report(count: int) -> Callable[[], object]:
+    datastore = Datastore()
+    datastore.set_endpoints("bench", [Endpoint(f"e{n}", f"10.0.{n // 250}.{n % 250 + 1}", 8000) for n in range(count)])
+    values = cycle([f'JSON {{"named_metrics": {{"num_requests_waiting": {n}.0, "kv_cache_usage_perc": 0.{n}}}}}' for n in (1, 2)])
+    reports = LoadReports(datastore.report_load, lambda: 1.0)
+
+    def take() -> object:
+        reports.take("10.0.0.1:8000", next(values))
+        return datastore.snapshot()
+
+    return take

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import itertools
 import pstats
 import signal
 import socket
@@ -21,42 +22,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from picker.extproc.events import (
-    Event,
-    HeaderChange,
-    HeadersReply,
-    Phase,
-    Reply,
-    RequestBody,
-    ResponseBody,
-    ResponseHeaders,
-    StreamedBodyReply,
-)
+from bench.echo import Echo
 
 TRANSPORTS = ("grpcio", "h2")
 _HEADER = struct.Struct(">HBBBI")
 _DATA, _HEADERS, _RST_STREAM, _PING = 0, 1, 3, 6
-_TARGET = HeaderChange([("x-gateway-destination-endpoint", b"10.0.0.1:8000"), ("content-length", b"2000")])
-
-
-class Echo:
-    """Answers every phase with what came."""
-
-    finished = False
-    answered = True
-
-    def receive(self, event: Event) -> Sequence[Reply]:
-        """As a conversation does."""
-        if isinstance(event, RequestBody) and event.end_of_stream:
-            return (HeadersReply(Phase.REQUEST, _TARGET, clear_route_cache=True), StreamedBodyReply(Phase.REQUEST, event.body, True))
-        if isinstance(event, ResponseHeaders):
-            return (HeadersReply(Phase.RESPONSE),)
-        if isinstance(event, ResponseBody):
-            return (StreamedBodyReply(Phase.RESPONSE, event.body, event.end_of_stream),)
-        return ()
-
-    def end(self) -> None:
-        """Nothing to settle."""
 
 
 # ---- the server process ------------------------------------------------------------------------------------------------------
@@ -68,7 +38,8 @@ async def _serve(name: str, port: int, profile: str | None) -> None:
     from picker.extproc.transport import Served, Transport, TransportOptions
     from picker.metrics import Metrics
 
-    converse: Any = Echo
+    targets = itertools.repeat(b"10.0.0.1:8000")
+    converse: Any = lambda: Echo(targets)  # noqa: E731 (a conversation in all but name)
     options = TransportOptions("127.0.0.1", port, port + 1, health_on_both=False, tls=None)
     served = Served(converse, Metrics(), Readiness())
     transport: Transport

@@ -17,6 +17,8 @@ from bench.sim.responses_format import ResponsesFormat
 from bench.sim.settings import Settings
 from bench.sim.stepper import Stepper
 
+_REPORTING = ("/v1/chat/completions", "/v1/completions")
+
 
 class Format(Protocol):
     """How one API writes an answer, streamed (opening, deltas, closing) or whole."""
@@ -128,7 +130,12 @@ async def _stream(call: Call, generation: Generation, answer: Format) -> None:
 
 
 def load_report(call: Call, load: Load) -> Headers:
-    """The ORCA header with the engine's load, for requests that ask for it; streamed answers never carry it."""
+    """The ORCA header with the engine's load, for requests that ask for it.
+
+    As in vLLM, chat and text completions have it and the other APIs have not; streamed answers never carry it.
+    """
+    if call.path not in _REPORTING:
+        return []
     asked = (call.header(b"endpoint-load-metrics-format") or "").upper()
     waiting, usage = float(load.waiting), load.kv_usage
     if asked == "JSON":

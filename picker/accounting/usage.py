@@ -21,6 +21,8 @@ _USAGE_KEY = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # Strings are matched as a whole, so that brackets inside them are not seen. Possessive: an unclosed string costs one pass.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
 _MAX_CANDIDATES = 8
+_SHORT_BYTES = 8 * 1024
+"""A whole answer of this size is decoded sooner (1 us a KB) than its end is taken apart (5 us)."""
 
 
 @dataclass(slots=True)
@@ -117,11 +119,12 @@ class JsonUsageTail:
     close, which no text inside a string can imitate: quotes are escaped there.
     """
 
-    __slots__ = ("_format", "_tail")
+    __slots__ = ("_format", "_tail", "_whole")
 
     def __init__(self, format: UsageFormat) -> None:
         self._format = format
         self._tail = bytearray()
+        self._whole = True
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body."""
@@ -129,16 +132,20 @@ class JsonUsageTail:
             return
         tail = self._tail
         if len(chunk) >= TAIL_BYTES:
+            self._whole = False
             tail[:] = memoryview(chunk)[-TAIL_BYTES:]
             return
         tail += chunk
         # Cut only every 64 KiB, so that each byte is moved once.
         if len(tail) >= 2 * TAIL_BYTES:
+            self._whole = False
             del tail[:-TAIL_BYTES]
 
     def finish(self) -> Usage | None:
         """The usage, once the body has ended."""
         tail, self._tail = bytes(self._tail[-TAIL_BYTES:]), bytearray()
+        if self._whole and len(tail) <= _SHORT_BYTES and (usage := read_usage_json(tail, self._format)) is not None:
+            return usage
         return last_usage(tail, self._format)
 
 

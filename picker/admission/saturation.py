@@ -47,8 +47,7 @@ class UtilizationDetector:
             return 1.0
         total = 0.0
         for m in snapshot.metrics:
-            age = m.age_s(now_s)
-            total += 1.0 if age is None or age > self._stale_s else max(m.waiting / self._queue, m.kv_usage / self._kv)
+            total += 1.0 if m.is_stale(now_s, self._stale_s) else max(m.waiting / self._queue, m.kv_usage / self._kv)
         return total / len(snapshot)
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:

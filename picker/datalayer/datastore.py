@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from picker.datalayer.load_report import LoadReport
 from picker.datalayer.subset import AddressIndex, match_subset
 from picker.endpoint import NEVER_SCRAPED, Endpoint, EndpointLoad, EndpointMetrics
 from picker.snapshot import Candidates, Snapshot
@@ -23,7 +24,7 @@ _MAX_LOGGED_DUPLICATES = 1000
 class EndpointState:
     """One endpoint's place in the datastore. Written by the datastore only; lives on after removal for whoever still holds it."""
 
-    __slots__ = ("_position", "added_s", "alive", "bit", "endpoint", "load", "metrics", "source")
+    __slots__ = ("_position", "added_s", "alive", "bit", "endpoint", "load", "metrics", "report", "source")
 
     def __init__(self, source: str, endpoint: Endpoint, bit: int, added_s: float) -> None:
         self.source = source
@@ -33,6 +34,8 @@ class EndpointState:
         """Monotonic seconds at which the endpoint became known."""
         self.load = EndpointLoad()
         self.metrics = NEVER_SCRAPED
+        self.report: LoadReport | None = None
+        """What a response header told last."""
         self.alive = True
         self._position = -1  # in the columns of the datastore; -1 = not in the snapshot
 
@@ -156,11 +159,19 @@ class Datastore:
         state.metrics = metrics
         if state._position >= 0 and not self._members_changed:
             self._metrics[state._position] = metrics
-            if self._values_changed or _differ(old, metrics):
+            if self._values_changed or differ(old, metrics):
                 self._values_changed = True
             else:
                 self._ages_changed = True
         return True
+
+    def report_load(self, host_port: str, report: LoadReport) -> bool:
+        """What a response header of this endpoint told; what it does not tell stays. False if the endpoint is no longer here."""
+        state = self._states.get(host_port)
+        if state is None:
+            return False
+        state.report = report
+        return self.report(state.endpoint, report.applied_to(state.metrics))
 
     def mark_alive(self, endpoint: Endpoint, alive: bool) -> bool:
         """Whether the endpoint answers; those that do not are left out of snapshots. False if the endpoint is no longer here."""
@@ -262,7 +273,7 @@ def _identity(endpoint: Endpoint) -> tuple[str, str, str, int]:
     return endpoint.namespace, endpoint.name, endpoint.address, endpoint.port
 
 
-def _differ(a: EndpointMetrics, b: EndpointMetrics) -> bool:
+def differ(a: EndpointMetrics, b: EndpointMetrics) -> bool:
     """Whether anything but the age differs, or the very first answer has come."""
     return (
         a.waiting != b.waiting

@@ -28,7 +28,8 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The series of one kind of model server, each as `name` or `name{label=value,…}`; empty = this engine has none.
 
     Block size (tokens per KV block) and number of blocks come either from two labels of `cache_info` or from the values of
-    `cache_block_size` and `cache_num_blocks`. `kv_usage_fallback` is an older name, read where the first is missing.
+    `cache_block_size` and `cache_num_blocks`. `kv_usage_fallback` is an older name, read where the first is missing. `reports_load`:
+    the engine answers the request header `endpoint-load-metrics-format`.
     The camel-case names of the fields are those of `engineConfigs` in the configuration file.
     """
 
@@ -43,6 +44,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cache_num_blocks_label: str = msgspec.field(default="", name="cacheNumBlocksLabelName")
     cache_block_size: str = msgspec.field(default="", name="cacheBlockSizeSpec")
     cache_num_blocks: str = msgspec.field(default="", name="cacheNumBlocksSpec")
+    reports_load: bool = False
 
 
 ENGINES: tuple[EngineSpec, ...] = (
@@ -56,6 +58,7 @@ ENGINES: tuple[EngineSpec, ...] = (
         cache_info="vllm:cache_config_info",
         cache_block_size_label="block_size",
         cache_num_blocks_label="num_gpu_blocks",
+        reports_load=True,
     ),
     EngineSpec(
         name="sglang",
@@ -128,6 +131,7 @@ class CompiledEngine:
         "lora",
         "name",
         "num_blocks_label",
+        "reports_load",
         "running",
         "waiting",
     )
@@ -147,6 +151,7 @@ class CompiledEngine:
         self.cache_num_blocks = _parse(spec, "cacheNumBlocksSpec", spec.cache_num_blocks)
         self.block_size_label = spec.cache_block_size_label
         self.num_blocks_label = spec.cache_num_blocks_label
+        self.reports_load = spec.reports_load
         if self.cache_info is not None and not (self.block_size_label or self.num_blocks_label):
             raise ConfigError(
                 f"engine {spec.name!r}: cacheInfoSpec needs cacheBlockSizeLabelName or cacheNumBlocksLabelName, expected a label name"
@@ -198,8 +203,9 @@ class Extractor:
 
         `now_s` is the monotonic time of the answer in seconds. Values that are negative or not finite count as not said.
         """
-        waiting = _total(self._waiting, page)
-        running = _total(self._running, page)
+        waiting_of_ranks = _usable(self._waiting, page)
+        waiting = _sum(waiting_of_ranks)
+        running = _sum(_usable(self._running, page))
         kv_usage = _mean(self._kv_usage, page)
         if kv_usage is None:
             kv_usage = _mean(self._kv_usage_fallback, page)
@@ -218,12 +224,14 @@ class Extractor:
             waiting_adapters=queued,
             max_adapters=slots,
             updated_s=now_s,
+            # With several data-parallel ranks vLLM's header tells the numbers of one of them, which is no use beside their sum.
+            reports_load=self._engine.reports_load and len(waiting_of_ranks) == 1,
         )
 
     def _cache(self, page: bytes) -> tuple[int, int]:
         """Tokens per block and number of blocks, 0 = not said. The blocks of several data-parallel ranks on one page add up."""
         block_size = _mean(self._block_size, page) or 0
-        num_blocks = _total(self._num_blocks, page) or 0
+        num_blocks = _sum(_usable(self._num_blocks, page)) or 0
         if self._cache_info is not None:
             for sample in self._cache_info.read(page):
                 block_size = block_size or _count(sample.labels.get(self._engine.block_size_label, ""))
@@ -254,9 +262,8 @@ def _usable(series: Series | None, page: bytes) -> list[float]:
     return [s.value for s in good]
 
 
-def _total(series: Series | None, page: bytes) -> int | None:
+def _sum(values: list[float]) -> int | None:
     """Requests of all data-parallel ranks (`engine="0"`, `engine="1"`, …) or models on one page together."""
-    values = _usable(series, page)
     if not values:
         return None
     total = sum(values)

@@ -83,11 +83,16 @@ class HttpReader:
         self._connection: _Connection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._may_redial = False
+        self._hung_up: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a read is under way."""
         return self._done is not None
+
+    def watch(self, hung_up: Callable[[], None]) -> None:
+        """`hung_up` is called when the kept connection ends between two reads."""
+        self._hung_up = hung_up
 
     def read(self, done: Done) -> None:
         """Begin a read; `done` is called exactly once, later, unless `close` comes first. Raises RuntimeError if one is under way."""
@@ -154,6 +159,8 @@ class HttpReader:
             return
         self._drop()
         if self._done is None:
+            if self._hung_up is not None:
+                self._hung_up()
             return
         if untouched and self._may_redial:
             self._may_redial = False

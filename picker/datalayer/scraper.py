@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.engines import Engines
 from picker.datalayer.http_reader import CallLater, Connect, HttpReader, ReadErrorKind
-from picker.datalayer.poller import Pace, Poller, Reader
+from picker.datalayer.pace import PACES, Pace, PaceName
+from picker.datalayer.poller import Poller, Reader
 from picker.endpoint import Endpoint
 from picker.errors import ConfigError
 
@@ -32,6 +33,7 @@ class Scraper:
         path: str = "/metrics",
         port: int | None = None,
         ssl: tls.SSLContext | None = None,
+        on_read: Callable[[], None] = lambda: None,
         on_error: Callable[[ReadErrorKind], None] = lambda kind: None,
         on_extract_error: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
@@ -41,7 +43,8 @@ class Scraper:
     ) -> None:
         """`port` None = each endpoint's own; `ssl` None with scheme https = encrypted without checking the certificate.
 
-        `on_error` hears of each failed read, `on_extract_error` of each page without a needed series. Raises ConfigError.
+        `on_read` hears of each read that begins, `on_error` of each that failed, `on_extract_error` of each page without a needed
+        series. Raises ConfigError.
         """
         pace = pace or Pace()
         if scheme not in ("http", "https"):
@@ -58,6 +61,7 @@ class Scraper:
         self._path = path
         self._port = port
         self._ssl = (ssl or _unverified()) if scheme == "https" else None
+        self._on_read = on_read
         self._on_error = on_error
         self._on_extract_error = on_extract_error
         self._now = now
@@ -84,6 +88,18 @@ class Scraper:
             poller.stop()
         await asyncio.gather(*[poller.wait_stopped() for poller in pollers])
 
+    def interval_s(self, state: EndpointState) -> float | None:
+        """Seconds between reads of an endpoint at present; None when it is not polled."""
+        poller = self._pollers.get(state)
+        return None if poller is None else poller.interval_s
+
+    def paces(self) -> dict[PaceName, int]:
+        """How many endpoints are read at the full rate, more rarely because they are idle, or more rarely because reads fail."""
+        counts = dict.fromkeys(PACES, 0)
+        for poller in self._pollers.values():
+            counts[poller.pace] += 1
+        return counts
+
     def _follow(self, added: Sequence[EndpointState], removed: Sequence[EndpointState]) -> None:
         for state in removed:
             poller = self._pollers.pop(state, None)
@@ -96,12 +112,14 @@ class Scraper:
                 self._reader(state.endpoint),
                 self._engines,
                 pace=self._pace,
+                phase=self._started * _GOLDEN % 1.0,
+                on_read=self._on_read,
                 on_error=self._on_error,
                 on_extract_error=self._on_extract_error,
                 now=self._now,
                 call_later=self._call_later,
             )
-            poller.start(self._started * _GOLDEN % 1.0 * self._pace.interval_s)
+            poller.start()
             self._started += 1
 
     def _http_reader(self, endpoint: Endpoint) -> Reader:

@@ -37,7 +37,7 @@ from picker.extproc.events import (
     ResponseTrailers,
     TrailersReply,
 )
-from picker.extproc.headers import DESTINATION, DROP_REASON, LB_NAMESPACE, REQUEST_ID, as_text, change
+from picker.extproc.headers import DESTINATION, DROP_REASON, LB_NAMESPACE, LOAD_FORMAT, LOAD_REPORT, REQUEST_ID, as_text, change, without
 from picker.extproc.response import ResponseBodyRelay, pieces
 from picker.parsing.rewrite import rewrite_model
 
@@ -73,8 +73,8 @@ class Conversation:
     """One per ext_proc stream. `receive` never raises anything but ProtocolError; `end` must be called when the stream is gone."""
 
     __slots__ = (
-        "_chunks", "_director", "_exchange", "_headers", "_max_body_bytes", "_modes", "_observe_responses", "_observing", "_received_s",
-        "_relay", "_request_id", "_response_ended", "_size_bytes", "_subset", "_text", "_use_subset", "finished", "state",
+        "_asked_load", "_chunks", "_director", "_exchange", "_headers", "_max_body_bytes", "_modes", "_observe_responses", "_observing",
+        "_received_s", "_relay", "_request_id", "_response_ended", "_size_bytes", "_subset", "_text", "_use_subset", "finished", "state",
     )  # fmt: skip
 
     def __init__(self, director: Director, *, max_body_bytes: int, use_subset: bool, now_s: float, observe_responses: bool = True) -> None:
@@ -98,6 +98,7 @@ class Conversation:
         self._exchange: Exchange | None = None
         self._relay: ResponseBodyRelay | None = None
         self._response_ended = False
+        self._asked_load = False
 
     def receive(self, event: Event) -> Sequence[Reply]:
         """The replies to one message, in order. Raises ProtocolError when the message cannot come now."""
@@ -218,6 +219,9 @@ class Conversation:
         first = [(DESTINATION, destination.encode())]
         if body:
             first.append(("Content-Length", b"%d" % len(body)))
+        self._asked_load = LOAD_FORMAT not in self._text and exchange.ask_for_report()
+        if self._asked_load:
+            first.append((LOAD_FORMAT, b"JSON"))
         reply = self._routed(change(self._headers, self._text, first), destination)
         if self._modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
             return (reply, *pieces(Phase.REQUEST, body, end_of_stream))
@@ -252,11 +256,13 @@ class Conversation:
             if event.modes.observability:
                 return self._observe()
             self._exchange = self._director.response_only()
-        text = as_text(event.headers)
-        relay = self._begin_response(text, event.served)
-        reply = change(event.headers, text, [("x-went-into-resp-headers", b"true")])
-        if relay.resizes and "content-length" in text:
+        raw = dict(event.headers)
+        relay = self._begin_response(raw, event.served)
+        reply = change(event.headers, raw, [("x-went-into-resp-headers", b"true")])
+        if relay.resizes and "content-length" in raw:
             reply = type(reply)(reply.set_headers, [*reply.remove, "content-length"])
+        if self._asked_load and LOAD_REPORT in raw:
+            reply = without(reply, LOAD_REPORT)
         keep_body: Modes | None = None
         if event.end_of_stream:
             self._end_response(over=True)
@@ -267,20 +273,22 @@ class Conversation:
             relay.keep_body()
         return (HeadersReply(Phase.RESPONSE, reply, keep_body=keep_body),)
 
-    def _begin_response(self, text: Mapping[str, str], served: str | None) -> ResponseBodyRelay:
+    def _begin_response(self, raw: Mapping[str, bytes], served: str | None) -> ResponseBodyRelay:
+        """`raw` are the headers by name; of a repeated one the last value."""
         self.state = State.RESPONDING
-        content_type = text.get("content-type", "").lower()
-        encoded = text.get("content-encoding", "identity") not in ("identity", "")
+        content_type = raw.get("content-type", b"").decode("latin-1").lower()
+        encoded = raw.get("content-encoding", b"") not in (b"identity", b"")
         relay = self._relay = ResponseBodyRelay(
             self._exchange, self._modes.response_body, content_type, encoded, observe=self._observe_responses
         )
-        status = text.get(":status") or text.get("status") or "200"
+        status = (raw.get(":status") or raw.get("status") or b"200").decode("latin-1")
         if self._exchange is not None:
             self._exchange.begin_response(
                 _number(status),
                 relay.reader(content_type, encoded),
                 streaming=relay.streaming,
                 served=served,
+                report=None if (report := raw.get(LOAD_REPORT)) is None else report.decode("latin-1"),
             )
         return relay
 

@@ -11,6 +11,9 @@ SERVED = "x-gateway-destination-endpoint-served"
 SUBSET = "x-gateway-destination-endpoint-subset"
 DROP_REASON = "x-llm-d-request-dropped-reason"
 REQUEST_ID = "x-request-id"
+# ORCA: a model server answers the first with the second (`picker.datalayer.load_report`).
+LOAD_FORMAT = "endpoint-load-metrics-format"
+LOAD_REPORT = "endpoint-load-metrics"
 
 LB_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
@@ -32,17 +35,22 @@ def as_text(headers: Headers) -> dict[str, str]:
     return {name: value.decode("utf-8", "replace") for name, value in headers}
 
 
-def change(headers: Headers, text: Mapping[str, str], first: Headers) -> HeaderChange:
+def change(headers: Headers, by_name: Mapping[str, object], first: Headers) -> HeaderChange:
     """`first`, then every header that is not the picker's own set to the value it has; control headers that are present are removed.
 
-    Setting replaces all values of a name, so a header that occurs more than once is left alone: it would lose all but one. `text` is
-    `as_text(headers)`.
+    Setting replaces all values of a name, so a header that occurs more than once is left alone: it would lose all but one. `by_name` has
+    the names that occur, like `as_text(headers)`.
     """
-    if len(text) == len(headers):
+    if len(by_name) == len(headers):
         copied = [pair for pair in headers if pair[0] not in _NOT_COPIED]
     else:
         names = [name for name, _ in headers]
         copied = [(name, value) for name, value in headers if name not in _NOT_COPIED and names.count(name) == 1]
     owned = {name for name, _ in first}
-    present = CONTROL & text.keys()
+    present = CONTROL & by_name.keys()
     return HeaderChange([*first, *copied], sorted(present - owned) if present else ())
+
+
+def without(header_change: HeaderChange, name: str) -> HeaderChange:
+    """`header_change` with a header of that name removed."""
+    return HeaderChange([pair for pair in header_change.set_headers if pair[0] != name], [*header_change.remove, name])

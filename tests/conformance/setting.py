@@ -16,11 +16,11 @@ SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer",
 
 
 def config_text(parser: str = "openai-parser") -> str:
-    """The configuration of the reference picker's hermetic tests."""
+    """The configuration of the reference picker's hermetic tests, which compare header changes with nothing added."""
     plugins = "".join(f"- type: {name}\n" for name in (*SCORERS, parser))
     profile = "".join(f"  - pluginRef: {name}\n" for name in SCORERS)
     head = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"
-    return f"{head}plugins:\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n{profile}"
+    return f"{head}plugins:\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n{profile}compat: reference\n"
 
 
 @dataclass

@@ -99,6 +99,7 @@ async def test_endpoints() -> None:
             "address": "10.0.0.1:8000",
             "labels": {"zone": "a"},
             "ready": one["ready"],
+            "scrape_interval_s": None,
             "waiting": 3,
             "running": 4,
             "kv_usage": 0.5,

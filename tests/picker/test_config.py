@@ -60,10 +60,18 @@ def test_both_api_versions_are_read_and_the_old_one_is_reported(caplog: pytest.L
             "epp.yaml:2: apiVersion: 'v2' is not known; expected llm-d.ai/v1alpha1 or inference.networking.x-k8s.io/v1alpha1",
         ),
         ("apiVersion: llm-d.ai/v1alpha1\nkind: Pod", "epp.yaml:2: kind: 'Pod' is not known; expected EndpointPickerConfig"),
+        (HEAD + "compat: llm-d", "epp.yaml:3: compat: 'llm-d' is not known; expected reference, or no compat at all"),
+        (HEAD + "compat: Reference", "epp.yaml:3: compat: 'Reference' is not known; expected reference, or no compat at all"),
+        (HEAD + "compat: true", "epp.yaml:3: compat: Expected `str`, got `bool`; found True"),
+        (HEAD + "compat: [reference]", "epp.yaml:3: compat: Expected `str`, got `array`"),
     ],
 )
 def test_the_head(text: str, message: str) -> None:
     assert refused(text) == message
+
+
+def test_compat() -> None:
+    assert (config("").compat, config("compat: reference").compat) == ("", "reference")
 
 
 @pytest.mark.parametrize(

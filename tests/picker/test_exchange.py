@@ -9,7 +9,7 @@ import pytest
 
 from picker.accounting.usage import Usage
 from picker.exchange import Cause, Exchange
-from tests.picker.world import P, World, at
+from tests.picker.world import P, World, at, config
 
 PODS = (P(0), P(1, 5))
 HEADERS = {":path": "/v1/completions"}
@@ -37,6 +37,51 @@ def begin(world: World) -> Exchange:
     exchange = world.director.handle(HEADERS, BODY, None, request_id="r", received_s=world.now)
     assert world.load(at(0)).requests == 1
     return exchange
+
+
+REPORT = 'JSON {"named_metrics": {"num_requests_waiting": 9, "kv_cache_usage_perc": 0.5}}'
+
+
+def reporting(*, destinations: int = 1) -> World:
+    """Pods that can report their load with an answer."""
+    parameters = f"- type: max-score-picker\n  parameters: {{maxNumOfEndpoints: {destinations}}}\n"
+    text = config(parameters=parameters) + "  - pluginRef: max-score-picker\n"
+    return World(P(0, reports_load=True), P(1, 5, reports_load=True), config=text)
+
+
+@pytest.mark.parametrize(
+    ("destinations", "served", "told"),
+    [(1, None, at(0)), (1, at(0), at(0)), (1, at(1), at(1)), (1, at(77), None), (2, None, None), (2, at(0), at(0)), (2, at(1), at(1))],
+)
+def test_a_load_report_goes_to_the_endpoint_that_made_it(destinations: int, served: str | None, told: str | None) -> None:
+    world = reporting(destinations=destinations)
+    exchange = begin(world)
+    assert exchange.ask_for_report()
+    exchange.begin_response(200, None, streaming=False, served=served, report=REPORT)
+    assert {address for address in (at(0), at(1)) if world.told(address) == (9, 0.5)} == ({told} if told else set())
+    exchange.close(Cause.COMPLETED)
+    world.assert_idle()
+
+
+def test_who_is_asked_for_a_report() -> None:
+    streamed = BODY.replace(b"{", b'{"stream":true,', 1)
+    for world, body, wanted in ((reporting(), BODY, True), (reporting(), streamed, False), (World(*PODS), BODY, False)):
+        exchange = world.director.handle(HEADERS, body, None, request_id="r", received_s=world.now)
+        assert exchange.ask_for_report() is wanted
+        exchange.begin_response(200, None, streaming=False, served=None, report=REPORT)
+        assert (world.reports.taken == 1) is wanted
+        exchange.close(Cause.COMPLETED)
+    world = reporting()
+    asked = []
+    for _ in range(6):
+        exchange = begin(world)
+        asked.append(exchange.ask_for_report())
+        exchange.close(Cause.COMPLETED)
+        world.now += world.ledger.report_interval_s / 2
+    assert asked == [True, False] * 3
+    world.ledger.take_report = None
+    assert not begin(world).ask_for_report()
+    assert not world.director.response_only().ask_for_report()
 
 
 def running(world: World) -> float:

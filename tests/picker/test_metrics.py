@@ -116,6 +116,9 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("llm_d_epp_extproc_stream_duration_seconds", "histogram", "", STREAM, "", ""),
     ("llm_d_epp_extproc_streams_total", "counter", "code", "", "", ""),
     ("fairlead_response_bodies_unread_total", "counter", "how", "", "", ""),
+    ("fairlead_scrapes_total", "counter", "", "", "", ""),
+    ("fairlead_scrape_endpoints", "gauge", "pace", "", "", ""),
+    ("fairlead_load_reports_total", "counter", "", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 

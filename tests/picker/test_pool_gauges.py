@@ -59,6 +59,13 @@ def test_stale_endpoints_are_ready_but_do_not_count() -> None:
     assert queues(metrics) == {"e1": 4}
 
 
+def test_an_idle_endpoint_that_is_left_alone_counts() -> None:
+    metrics = Metrics()
+    left_alone = EndpointMetrics(waiting=4, updated_s=7.5, quiet_s=1.0)
+    gauges(metrics).refresh(pool([left_alone, EndpointMetrics(waiting=100, updated_s=6.9, quiet_s=1.0)]), 10.0)
+    assert queues(metrics) == {"e1": 4}
+
+
 @pytest.mark.parametrize("members", [[], [NEVER_SCRAPED]])
 def test_without_fresh_metrics_everything_is_zero(members: list[EndpointMetrics]) -> None:
     metrics = Metrics()

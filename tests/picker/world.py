@@ -7,6 +7,7 @@ from typing import Any
 
 from picker.accounting.decisions import DecisionLog
 from picker.datalayer.datastore import Datastore
+from picker.datalayer.load_report import LoadReports
 from picker.director import Director, Pool, Stages
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
 from picker.exchange import Ledger, Place
@@ -36,11 +37,12 @@ PASSTHROUGH = config("passthrough-parser")
 class P:
     """Pod i at 192.168.1.(i+1):8000 with its queue, KV usage and active adapters; `port` for a second server on the same address."""
 
-    def __init__(self, index: int, queue: int = 0, kv: float = 0.0, *adapters: str, port: int = 8000) -> None:
+    def __init__(self, index: int, queue: int = 0, kv: float = 0.0, *adapters: str, port: int = 8000, reports_load: bool = False) -> None:
         self.endpoint = Endpoint(f"pod-{index}-{port}", f"192.168.1.{index + 1}", port)
         self.metrics = EndpointMetrics(
-            waiting=queue, kv_usage=kv, active_adapters=frozenset(adapters), max_adapters=4 if adapters else 0, updated_s=0.0
-        )
+            waiting=queue, kv_usage=kv, active_adapters=frozenset(adapters), max_adapters=4 if adapters else 0, updated_s=0.0,
+            reports_load=reports_load,
+        )  # fmt: skip
 
 
 def at(index: int, port: int = 8000) -> str:
@@ -58,7 +60,8 @@ class World:
         self.metrics = Metrics()
         self.datastore = Datastore(now=lambda: self.now)
         self.decisions = DecisionLog()
-        self.ledger = Ledger(self.metrics, self._place, lambda: self.now)
+        self.reports = LoadReports(self.datastore.report_load, lambda: self.now)
+        self.ledger = Ledger(self.metrics, self._place, lambda: self.now, self.reports.take)
         self.pipeline = load(YamlSource(config, "test"), self.metrics)
         self.director = Director(
             Stages(self.pipeline.parsers, self.pipeline.admitters, self.pipeline.scheduler, self.pipeline.pre_request),
@@ -92,6 +95,12 @@ class World:
         state = self.datastore.find(address)
         assert state is not None
         return state.load
+
+    def told(self, address: str) -> tuple[int, float]:
+        """Waiting requests and KV usage, as known of that pod."""
+        state = self.datastore.find(address)
+        assert state is not None
+        return state.metrics.waiting, state.metrics.kv_usage
 
     def page(self) -> Page:
         """The metrics as a scrape would find them."""

@@ -81,6 +81,8 @@ async def test_headers_say_who_served_and_with_which_load(sim: Sim) -> None:
     assert whole.headers["endpoint-load-metrics"] == 'JSON {"named_metrics": {"num_requests_waiting": 0.0, "kv_cache_usage_perc": 0.0}}'
     streamed = await sim.http.post("/v1/completions", json={"prompt": "a", "max_tokens": 1, "stream": True}, headers=asking)
     assert "endpoint-load-metrics" not in streamed.headers
+    other = await sim.http.post("/v1/messages", json=HELLO | {"max_tokens": 1}, headers=asking)
+    assert other.status_code == 200 and "endpoint-load-metrics" not in other.headers
     assert "endpoint-load-metrics" not in (await sim.http.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})).headers
 
 

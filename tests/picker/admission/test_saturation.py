@@ -17,8 +17,8 @@ from tests.picker.scheduling.pool import build, pool, request
 NOW_S = 100.0
 
 
-def fresh(waiting: int = 0, kv_usage: float = 0.0, *, age_s: float = 0.0) -> EndpointMetrics:
-    return EndpointMetrics(waiting=waiting, kv_usage=kv_usage, updated_s=NOW_S - age_s)
+def fresh(waiting: int = 0, kv_usage: float = 0.0, *, age_s: float = 0.0, quiet_s: float = 0.0) -> EndpointMetrics:
+    return EndpointMetrics(waiting=waiting, kv_usage=kv_usage, updated_s=NOW_S - age_s, quiet_s=quiet_s)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,8 @@ def fresh(waiting: int = 0, kv_usage: float = 0.0, *, age_s: float = 0.0) -> End
         ({}, [fresh(age_s=0.19), fresh()], 0.0),
         ({}, [fresh(age_s=0.25), fresh()], 0.5),
         ({}, [fresh(waiting=50, age_s=0.25)], 1.0),
+        ({}, [fresh(age_s=1.1, quiet_s=1.0), fresh()], 0.0),
+        ({}, [fresh(age_s=1.25, quiet_s=1.0), fresh()], 0.5),
         ({}, [fresh(age_s=-1.0)], 0.0),
         ({"metricsStalenessThreshold": "1s"}, [fresh(age_s=0.75)], 0.0),
         ({"queueDepthThreshold": 10}, [fresh(waiting=5)], 0.5),

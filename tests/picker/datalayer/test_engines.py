@@ -33,9 +33,9 @@ def test_a_loaded_and_an_idle_vllm() -> None:
     reader = extractor()
     loaded = reader.extract((DATA / "vllm_metrics.txt").read_bytes(), NEVER_SCRAPED, 1.0)
     both = frozenset({"sql-lora", "chat-lora"})
-    assert loaded == EndpointMetrics(16, 8, 0.23483365949119372, 32, 512, both, both, 2, 1.0)
+    assert loaded == EndpointMetrics(16, 8, 0.23483365949119372, 32, 512, both, both, 2, 1.0, reports_load=True)
     idle = reader.extract((DATA / "vllm_metrics_idle.txt").read_bytes(), loaded, 2.0)
-    assert idle == EndpointMetrics(0, 0, 0.0, 32, 512, frozenset(), frozenset(), 2, 2.0)
+    assert idle == EndpointMetrics(0, 0, 0.0, 32, 512, frozenset(), frozenset(), 2, 2.0, reports_load=True)
     assert reader.extract((DATA / "vllm_metrics.txt").read_bytes(), idle, 1.0) == loaded
 
 
@@ -48,6 +48,7 @@ def test_data_parallel_ranks_add_up() -> None:
         'vllm:cache_config_info{engine="1",block_size="16",num_gpu_blocks="50"} 1\n'
     )
     assert (metrics.running, metrics.waiting, metrics.kv_usage) == (3, 7, 0.5)
+    assert not metrics.reports_load, "a header would tell of one rank"
     assert (metrics.block_size, metrics.num_blocks) == (16, 150)
 
 
@@ -58,7 +59,7 @@ def test_the_newest_timestamp_wins() -> None:
 def test_missing_series_keep_the_old_value() -> None:
     old = EndpointMetrics(1, 2, 0.3, 16, 100, frozenset("a"), frozenset("b"), 4, 5.0)
     new = got("vllm:num_requests_waiting 9\n", previous=old)
-    assert new == EndpointMetrics(9, 2, 0.3, 16, 100, frozenset("a"), frozenset("b"), 4, 7.0)
+    assert new == EndpointMetrics(9, 2, 0.3, 16, 100, frozenset("a"), frozenset("b"), 4, 7.0, reports_load=True)
 
 
 @pytest.mark.parametrize(

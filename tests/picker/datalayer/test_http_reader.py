@@ -253,3 +253,25 @@ async def test_a_dialled_connection_that_nobody_waits_for_is_closed() -> None:
 async def test_paths_that_cannot_be_sent(path: str) -> None:
     with pytest.raises(ConfigError, match="metrics path"):
         HttpReader("127.0.0.1", 1, path=path)
+
+
+async def test_a_hang_up_between_two_reads_is_told_once_and_one_of_our_own_is_not() -> None:
+    told: list[int] = []
+    async with Server(OK) as server:
+        reader = HttpReader("127.0.0.1", server.port, timeout_s=20)
+        reader.watch(lambda: told.append(1))
+        assert await fetch(reader) == b"hello"
+        assert not told
+        await server.__aexit__()
+        await until(lambda: bool(told))
+        assert told == [1]
+        reader.close()
+        await reader.wait_closed()
+    async with Server(OK, close_after=False) as server:
+        reader = HttpReader("127.0.0.1", server.port, timeout_s=20)
+        reader.watch(lambda: told.append(2))
+        assert await fetch(reader) == b"hello"
+        reader.close()
+        await reader.wait_closed()
+        await asyncio.sleep(0)
+    assert told == [1]

@@ -22,6 +22,7 @@ from picker.extproc.events import (
     ResponseTrailers,
 )
 from picker.extproc.headers import DESTINATION
+from tests.picker.extproc.load_report_transcripts import LOAD_REPORTS
 from tests.picker.extproc.request_transcripts import BODY, REQUESTS
 from tests.picker.extproc.response_transcripts import RESPONSE_ONLY, RESPONSES
 from tests.picker.extproc.transcript import (
@@ -38,7 +39,7 @@ from tests.picker.extproc.transcript import (
 from tests.picker.extproc.unread_transcripts import UNREAD
 from tests.picker.world import P, World
 
-TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD]
+TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD, *LOAD_REPORTS]
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
@@ -52,6 +53,7 @@ def test_transcript(transcript: Transcript) -> None:
     assert world.outcomes() == transcript.outcomes
     unread = {s.labels["how"]: s.value for s in world.page().find("fairlead_response_bodies_unread_total")}
     assert unread == ({transcript.unread: 1} if transcript.unread else {})
+    assert {address: world.told(address) for address in transcript.reports} == transcript.reports
 
 
 # ---- the table as a whole --------------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def says(*replies: Reply | Iterable[Reply]) -> Says:
 
 @dataclass(frozen=True)
 class Transcript:
-    """One conversation. `outcomes` is what the request counters say in the end (see `World.outcomes`)."""
+    """One conversation. `outcomes` is what the request counters say in the end (see `World.outcomes`), `reports` what is known of pods
+    (see `World.told`)."""
 
     name: str
     steps: Sequence[Step]
@@ -90,6 +91,7 @@ class Transcript:
     outcomes: dict[str, float] = field(default_factory=dict)
     unread: str = ""
     """What became of a response body nobody looked at."""
+    reports: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def world(self) -> World:
         """What it takes place in."""
