@@ -181,6 +181,7 @@ BAD_CONFIGS = {
 }
 
 
+@pytest.mark.any_transport
 @pytest.mark.parametrize("name", BAD_CONFIGS)
 async def test_a_configuration_that_cannot_be_used_names_the_place(name: str, tmp_path: Path) -> None:
     text, expected = BAD_CONFIGS[name]
@@ -192,6 +193,7 @@ async def test_a_configuration_that_cannot_be_used_names_the_place(name: str, tm
     assert (status, expected.replace("--config-text", str(file)) in said) == (1, True), said
 
 
+@pytest.mark.any_transport
 @pytest.mark.parametrize(
     ("flags", "status", "text"),
     [

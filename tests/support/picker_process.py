@@ -20,6 +20,9 @@ from tests.support.ports import free_ports
 from tests.support.prometheus import Page, metrics
 from tests.support.waiting import PATIENCE_S, until
 
+COMMON_FLAGS: tuple[str, ...] = ()
+"""Of every picker; a test's own flags overrule them."""
+
 _ATTEMPTS = 3  # a port that was free a moment ago may be taken by the time the picker asks for it
 
 
@@ -93,6 +96,7 @@ class PickerProcess:
         flags += [] if "--host" in given else ["--host=127.0.0.1"]
         flags += [] if given & {"--secure-serving", "--cert-path"} else ["--secure-serving=false"]
         flags += [] if "--drain-timeout" in given else ["--drain-timeout=0"]
+        flags += COMMON_FLAGS
         # The test's own flags come last: of a flag given twice the last one counts.
         with self._log.open("wb") as sink:
             self._process = await asyncio.create_subprocess_exec(

@@ -25,7 +25,6 @@ from picker.extproc.h2.stream import Stream
 log = logging.getLogger(__name__)
 
 _REMEMBER_CLOSED = 512
-_SMALL_BYTES = 64
 
 
 class Connection:
@@ -141,6 +140,9 @@ class Connection:
                 else:
                     self.spend_control()
             except StreamFault as fault:
+                if stream_id > self.last_id or not stream_id & 1:
+                    # There is no stream that could be reset (RFC 9113 section 6.4).
+                    raise ConnectionFault(fault.code, f"{fault}, on idle stream {stream_id}") from None
                 self.resets.spend(self.now_s)
                 self.reset(stream_id, fault.code)
         self._wanted = HEADER_BYTES
@@ -161,7 +163,7 @@ class Connection:
             self._data_too_late(stream_id, stream)
             return
         ended = flags & frames.END_STREAM
-        if end - start < _SMALL_BYTES and not ended and (stream.reader is None or stream.reader.held_bytes or end - start < 5):
+        if end - start < frames.SMALL_BYTES and not ended and (stream.reader is None or stream.reader.held_bytes or end - start < 5):
             self.spend_control()
         stream.unacked_bytes += length
         if stream.unacked_bytes > self.limits.stream_window_bytes:
@@ -261,6 +263,8 @@ class Connection:
         self._remember(stream.id, ours)
         self.let_go(stream, Status.CANCELLED)
         self.lifetime.used_s = self.now_s
+        if stream.head_sent:
+            self.resets.earn()
         if not self.streams and self.final_id != MAX_STREAM_ID:
             self.closing = True
 
@@ -275,7 +279,7 @@ class Connection:
         log.info("HTTP/2 connection ended: %s (%s)", text, code.name)
         self.out.control(frames.goaway(self.last_id, code, text))
         self.closing = True
-        self.lost()
+        self._settle()
 
     def shut_down(self) -> None:
         """End everything at once."""
@@ -283,11 +287,16 @@ class Connection:
             self.fail(ErrorCode.NO_ERROR, "shutting down")
 
     def lost(self) -> None:
-        """The connection is gone: settle every call."""
+        """The connection is gone: settle every call, and keep nothing."""
         self.closing = True
+        self._settle()
+        self.out.clear()
+
+    def _settle(self) -> None:
         for stream in list(self.streams.values()):
             self.retire(stream, ours=True)
         self._buffer.clear()
+        self.openings.block = None
 
     # ---- out -----------------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ HAS_PRIORITY = 0x20
 
 HEADER_BYTES = 9
 DEFAULT_FRAME_BYTES = 16_384
+SMALL_BYTES = 64
+"""DATA with less than this moves next to nothing: nobody who means well sends, or lets us send, many of them."""
 MAX_STREAM_ID = MAX_WINDOW = 0x7FFF_FFFF
 
 _HEADER = struct.Struct(">HBBBI")  # the length as 16 + 8 bits: struct has no 24-bit integer

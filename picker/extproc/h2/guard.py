@@ -25,6 +25,11 @@ class Bucket:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self._what}")
         self._tokens -= 1
 
+    def earn(self) -> None:
+        """One token back, for something useful."""
+        if self._tokens < self._burst:
+            self._tokens += 1
+
     def refill(self, now_s: float) -> None:
         """Called now and then; in between the tokens at hand are enough, or `spend` looks at the time itself."""
         self._tokens = min(self._burst, self._tokens + (now_s - self._updated_s) * self._per_s)

@@ -21,11 +21,16 @@ from picker.extproc.h2.errors import ConnectionFault, ErrorCode
 Headers = Sequence[tuple[bytes, bytes]]
 
 _REMEMBERED = 256
+_REMEMBERED_BYTES = 2_048
+"""A larger block, or one of a larger list, is decoded each time: 256 of them must not take megabytes per connection."""
+_MAX_SIZE_UPDATES = 2
+"""At the start of a block (RFC 7541 section 4.2). A block of 64 KiB full of them took 100 ms."""
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$")
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
 _OF_HTTP_1 = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _OVERHEAD_BYTES = 32
+_SIZE_UPDATES = frozenset(bytes((first,)) for first in range(0x20, 0x40))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,12 @@ class BlockDecoder:
             return head
         before = self._table.changes
         head = parse(self.fields(block))
-        if self._table.changes == before and len(self._heads) < _REMEMBERED:
+        if (
+            self._table.changes == before
+            and len(self._heads) < _REMEMBERED
+            and len(block) <= _REMEMBERED_BYTES
+            and head.size_bytes <= _REMEMBERED_BYTES
+        ):
             self._heads[block] = head
         return head
 
@@ -99,6 +109,8 @@ class BlockDecoder:
 
     def fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
         """The header list of any block. Raises ConnectionFault."""
+        if _too_many_size_updates(block):
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header block with more than two table size updates")
         try:
             decoded: Iterable[HeaderTuple] = self._decoder.decode(block, raw=True)
         except OversizedHeaderListError:
@@ -109,6 +121,20 @@ class BlockDecoder:
             self._heads_at = self._table.changes
             self._heads.clear()
         return [(bytes(name), bytes(value)) for name, value in decoded]
+
+
+def _too_many_size_updates(block: bytes) -> bool:
+    at = 0
+    for _ in range(_MAX_SIZE_UPDATES):
+        if block[at : at + 1] not in _SIZE_UPDATES:
+            return False
+        if block[at] & 0x1F == 0x1F:
+            # The integer goes on until a byte below 128; hpack refuses one of more than ten bytes.
+            while at + 1 < len(block) and block[at + 1] & 0x80:
+                at += 1
+            at += 1
+        at += 1
+    return block[at : at + 1] in _SIZE_UPDATES
 
 
 def parse(fields: Headers) -> RequestHead:

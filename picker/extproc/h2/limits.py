@@ -50,11 +50,13 @@ class Limits:
     control_burst: int = 10_000
     control_per_s: int = 1_000
     """PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown frames, and DATA that brings next to nothing. Work earns tokens: a client may send
-    two such frames for each DATA frame it is sent or message it sends (gRPC clients measure bandwidth with a PING per read)."""
+    two such frames for each DATA frame it is sent or message it sends (gRPC clients measure bandwidth with a PING per read). A DATA frame
+    that its window cut to a few bytes earns nothing (tiny windows)."""
     reset_burst: int = 2_000
     reset_per_s: int = 200
     """Streams that ended before anything was answered: reset by the client, refused, or broken (rapid reset and its kin). A proxy whose
-    clients all leave at once resets all its streams once, 1,000 with fairlead's bootstrap."""
+    clients all leave at once resets all its streams once, 1,000 with fairlead's bootstrap. Each answered stream earns a token: a busy
+    proxy's impatient clients must not cost the patient ones their connection."""
 
     # ---- times
     handshake_s: float = 10.0
@@ -66,8 +68,8 @@ class Limits:
     keepalive_timeout_s: float = 20.0
     """Nothing heard after that PING: the connection is dropped."""
     stall_s: float = 300.0
-    """A stream that could not be sent to for this long is reset (CANCEL); a socket that took nothing for this long is closed. Long,
-    because behind a proxy there may be a client that reads slowly."""
+    """A stream that could not be sent to for this long, or only a few bytes at a time, is reset (CANCEL); a socket that took nothing for
+    this long is closed. Long, because behind a proxy there may be a client that reads slowly."""
     linger_s: float = 5.0
     """A refused HTTP request may go on sending its body for this long, unread."""
     drain_notice_s: float = 1.0

@@ -24,7 +24,7 @@ class Outbound:
         self.initial_window = DEFAULT_WINDOW
         self.max_frame = frames.DEFAULT_FRAME_BYTES
         self.data_frames = 0
-        """Sent so far."""
+        """Sent and not yet counted, those that tiny windows have cut left out."""
         self._limits = limits
         self._sent = sent
         self._out: list[bytes | memoryview] = []
@@ -128,8 +128,9 @@ class Outbound:
             stream.send_window -= size
             self.window -= size
             self._room -= size
-            self.data_frames += 1
-            stream.stalled_s = now_s
+            if size >= frames.SMALL_BYTES or not stream.queued_bytes:
+                self.data_frames += 1
+                stream.stalled_s = now_s
             if not stream.queued_bytes:
                 stream.stalled_s = None
                 self._finish(stream)

@@ -254,6 +254,19 @@ def test_a_connection_that_begins_wrongly(data: bytes, code: int) -> None:
         assert connection.closing
 
 
+@pytest.mark.parametrize("stream", [5, 2], ids=["not open yet", "nobody's"])
+@pytest.mark.parametrize(("payload", "code"), [(b"\0\0\0", 6), (None, 1)], ids=["length", "depends on itself"])
+def test_a_fault_on_an_idle_stream_ends_the_connection(stream: int, payload: bytes | None, code: int) -> None:
+    """A stream that is not there cannot be reset: clients take that for an error of ours."""
+    pair = Pair()
+    pair.open(b"x")
+    body = stream.to_bytes(4, "big") + b"\0" if payload is None else payload
+    frames = frames_of(pair.raw(len(body).to_bytes(3, "big") + b"\x02\0" + stream.to_bytes(4, "big") + body))
+    assert [type(f).__name__ for f in frames] == ["GoAwayFrame"]
+    assert isinstance(frames[0], GoAwayFrame) and frames[0].error_code == code
+    assert pair.calls.ends == [[Status.CANCELLED]]
+
+
 def test_settings_change_the_windows_of_open_streams() -> None:
     pair = Pair(settings={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10}, auto_window=False)
     stream = pair.open(b"0123456789")

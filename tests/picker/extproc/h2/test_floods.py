@@ -2,96 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import tracemalloc
-from collections.abc import Iterator
 
 import pytest
-from hyperframe.frame import (
-    ContinuationFrame,
-    DataFrame,
-    GoAwayFrame,
-    HeadersFrame,
-    PingFrame,
-    PriorityFrame,
-    RstStreamFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
-)
+from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from picker.extproc.h2.limits import Limits
 from picker.extproc.h2.status import Status
+from tests.picker.extproc.h2.floods import CALM, FLOODS
 from tests.picker.extproc.h2.peer import Pair, message
 from tests.picker.extproc.h2.test_connection import block, frames_of
 
-CALM = 0xB
 LIMITS = Limits(control_burst=500, control_per_s=100, reset_burst=200, reset_per_s=20, header_block_frames=8)
-
-
-def streams() -> Iterator[int]:
-    return itertools.count(1, 2)
-
-
-def rapid_reset() -> Iterator[bytes]:
-    for stream in streams():
-        yield HeadersFrame(stream, block(), flags=["END_HEADERS"]).serialize() + RstStreamFrame(stream, 8).serialize()
-
-
-def made_to_reset() -> Iterator[bytes]:
-    """The server is provoked to reset: a window update of 0 on a stream just opened."""
-    for stream in streams():
-        bad = WindowUpdateFrame(stream, 1).serialize()[:-1] + b"\0"
-        yield HeadersFrame(stream, block(), flags=["END_HEADERS"]).serialize() + bad
-
-
-def malformed() -> Iterator[bytes]:
-    for stream in streams():
-        yield HeadersFrame(stream, b"\x82\x86", flags=["END_HEADERS"]).serialize()
-
-
-def continuation() -> Iterator[bytes]:
-    yield HeadersFrame(1, b"").serialize()
-    while True:
-        yield ContinuationFrame(1, b"").serialize()
-
-
-def forever(frame: bytes) -> Iterator[bytes]:
-    return itertools.repeat(frame)
-
-
-def on_a_stream(frame: bytes) -> Iterator[bytes]:
-    yield HeadersFrame(1, block(), flags=["END_HEADERS"]).serialize()
-    yield from itertools.repeat(frame)
-
-
-def single_bytes() -> Iterator[bytes]:
-    yield HeadersFrame(1, block(), flags=["END_HEADERS"]).serialize() + DataFrame(1, message(b"x" * 10_000)[:9]).serialize()
-    yield from itertools.repeat(DataFrame(1, b"x").serialize())
-
-
-FLOODS = {
-    "rapid reset": rapid_reset,
-    "made you reset": made_to_reset,
-    "malformed requests": malformed,
-    "continuation": continuation,
-    "ping": lambda: forever(PingFrame(0, b"12345678").serialize()),
-    "ping acks": lambda: forever(PingFrame(0, b"12345678", flags=["ACK"]).serialize()),
-    "settings": lambda: forever(SettingsFrame(0, settings={4: 70_000}).serialize()),
-    "priority": lambda: forever(PriorityFrame(7).serialize()),
-    "unknown": lambda: forever(b"\0\0\0\xee\0\0\0\0\0"),
-    "goaway": lambda: forever(GoAwayFrame(0).serialize()),
-    "window updates": lambda: on_a_stream(WindowUpdateFrame(1, 1).serialize()),
-    "empty data": lambda: on_a_stream(DataFrame(1, b"").serialize()),
-    "padding only": lambda: on_a_stream(DataFrame(1, b"", flags=["PADDED"], pad_length=20).serialize()),
-    "single bytes": single_bytes,
-}
 
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_ends_its_connection(name: str) -> None:
     pair = Pair(LIMITS)
     answer = b""
-    for sent, data in enumerate(FLOODS[name]()):
+    for sent, data in enumerate(FLOODS[name](1)):
         answer += pair.raw(data)
         if pair.server.closing:
             break
@@ -110,7 +39,7 @@ def test_below_the_rate_nothing_happens(name: str) -> None:
     if name == "continuation":
         return
     pair = Pair(LIMITS)
-    for sent, data in enumerate(FLOODS[name]()):
+    for sent, data in enumerate(FLOODS[name](1)):
         pair.raw(data)
         pair.now_s += 0.06
         pair.server.tick(pair.now_s)
@@ -138,6 +67,20 @@ def test_a_client_that_is_done_may_reset_each_stream() -> None:
         pair.pump()
     assert not pair.server.closing
     assert pair.calls.ends == [[Status.CANCELLED]] * 100
+
+
+def test_answered_streams_pay_for_impatient_ones() -> None:
+    """A busy proxy's clients that leave early must not end the connection of all the others."""
+    pair = Pair(Limits(reset_burst=5, reset_per_s=0))
+    for _ in range(100):
+        pair.open(b"x", end=True)
+        pair.client.reset_stream(pair.open())
+        pair.pump()
+    for _ in range(5):
+        assert not pair.server.closing
+        pair.client.reset_stream(pair.open())
+        pair.pump()
+    assert pair.server.closing
 
 
 def test_streams_beyond_the_limit_are_refused() -> None:
@@ -201,3 +144,30 @@ def test_closed_streams_are_forgotten() -> None:
     assert pair.server.open_streams == 0
     assert len(pair.server.recent) <= 512
     assert len(pair.server.openings.decoder._heads) <= 256
+
+
+def test_a_stream_that_takes_a_byte_now_and_then_is_reset() -> None:
+    pair = Pair(Limits(stall_s=5.0))
+    pair.raw(SettingsFrame(0, settings={4: 0}).serialize())
+    pair.raw(HeadersFrame(1, block(), flags=["END_HEADERS"]).serialize() + DataFrame(1, message(b"make 1000000")).serialize())
+    for _ in range(60):
+        answer = frames_of(pair.raw(WindowUpdateFrame(1, 1).serialize()))
+        assert [len(f.data) for f in answer if isinstance(f, DataFrame)] == [1]
+        pair.now_s += 0.1
+        pair.server.tick(pair.now_s)
+        if not pair.server.open_streams:
+            break
+    assert pair.calls.ends == [[Status.CANCELLED]]
+    (reset,) = [f for f in frames_of(pair.raw(b"")) if isinstance(f, RstStreamFrame)]
+    assert (reset.stream_id, reset.error_code) == (1, 8)
+
+
+def test_nothing_is_kept_of_a_connection_that_is_gone() -> None:
+    pair = Pair()
+    pair.raw(SettingsFrame(0, settings={4: 0}).serialize())
+    pair.server.receive(HeadersFrame(1, block(), flags=["END_HEADERS"]).serialize(), pair.now_s)
+    pair.server.receive(DataFrame(1, message(b"make 1000000")).serialize() + HeadersFrame(3, block()).serialize(), pair.now_s)
+    pair.server.receive(b"\0", pair.now_s)
+    pair.server.lost()
+    assert not pair.server.backlogged and not pair.server.streams and not pair.server._buffer
+    assert pair.server.openings.block is None and pair.server.intake.memory_bytes == 0

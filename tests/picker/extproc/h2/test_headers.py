@@ -38,6 +38,34 @@ def test_a_block_that_changes_the_table_is_decoded_each_time() -> None:
     assert len(decoder._table.dynamic_entries) == 2
 
 
+@pytest.mark.parametrize("block", [literal([*BASE, (b"x", b"y" * 3_000)]), literal(BASE) + b"\xbe" * 60], ids=["block", "list"])
+def test_large_blocks_are_not_remembered(block: bytes) -> None:
+    decoder = BlockDecoder(4096, 65_536)
+    decoder.request(b"\x40\x01a\x7f\x80\x01" + b"v" * 255)
+    assert decoder.request(block).path == b"/a/b"
+    assert not decoder._heads
+
+
+@pytest.mark.parametrize(
+    ("updates", "good"),
+    [(b"\x20", True), (b"\x20\x3f\xe1\x1f", True), (b"\x20\x20\x20", False), (b"\x3f\xe1\x1f" * 3, False), (b"\x20" * 60_000, False)],
+)
+def test_a_block_may_begin_with_two_size_updates(updates: bytes, good: bool) -> None:
+    decoder = BlockDecoder(4096, 65_536)
+    if good:
+        assert decoder.request(updates + literal(BASE)).path == b"/a/b"
+        return
+    with pytest.raises(ConnectionFault, match="size updates") as fault:
+        decoder.request(updates + literal(BASE))
+    assert fault.value.code is ErrorCode.COMPRESSION_ERROR
+
+
+@pytest.mark.parametrize("block", [b"\x3f", b"\x3f\xff", b"\x20\x3f\x80", b"\x3f" + b"\xff" * 30])
+def test_size_updates_cut_short(block: bytes) -> None:
+    with pytest.raises(ConnectionFault, match="cannot be decoded"):
+        BlockDecoder(4096, 65_536).request(block)
+
+
 def test_trailers_that_change_the_table_forget_too() -> None:
     encoder, decoder = Encoder(), BlockDecoder(4096, 65_536)
     decoder.request(encoder.encode(BASE))

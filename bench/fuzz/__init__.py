@@ -1,0 +1,1 @@
+"""Fuzzing of everything a proxy's bytes go through: frames, header blocks, message framing, protobuf, the dialogue."""

@@ -1,0 +1,1 @@
+"""Short runs of what `python -m bench.fuzz` does for minutes."""
