@@ -24,6 +24,8 @@ FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id
 OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 DEFAULT_FAIRNESS_ID = "default-flow"
+_RECORDED_CHARS = 256
+"""Of a model's name in decision records: the name may be as long as the body."""
 
 
 class Stages:
@@ -143,7 +145,8 @@ class Director:
             self._attempts.cell("failure", target, "", "", "").value += 1
             raise
         duration_s = time.perf_counter() - started
-        decision = Decision(request.request_id, request.path, request.model, request.target_model, time.time(), duration_s, result)
+        model, target_model = request.model[:_RECORDED_CHARS], request.target_model[:_RECORDED_CHARS]
+        decision = Decision(request.request_id, request.path, model, target_model, time.time(), duration_s, result)
         best = result.picked[0]
         position, endpoint = result.positions[best], result.candidates[best]
         self._attempts.cell("success", target, endpoint.name, endpoint.namespace, str(endpoint.port)).value += 1

@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 OTHER = "other"
+MAX_LABEL_CHARS = 256
+"""A client may call its model anything: a thousand names of a megabyte would be kept for good, and shown on each scrape."""
 
 
 class Number:
@@ -167,7 +169,7 @@ def _le(bound: float) -> str:
 
 
 class LabelCap:
-    """Keeps the number of distinct label values bounded: after `limit` of them, new ones become `other`."""
+    """Keeps label values bounded: after `limit` different ones, new ones become `other`, as does one of more than `MAX_LABEL_CHARS`."""
 
     __slots__ = ("_known", "_limit")
 
@@ -179,7 +181,7 @@ class LabelCap:
         known = self._known.get(value)
         if known is not None:
             return known
-        if len(self._known) >= self._limit:
+        if len(self._known) >= self._limit or len(value) > MAX_LABEL_CHARS:
             return OTHER
         self._known[value] = value
         return value

@@ -79,6 +79,15 @@ def test_requests_are_counted_under_what_they_asked_for_and_what_they_got() -> N
     assert page.value("inference_objective_running_requests", model_name="m") == 1
 
 
+def test_a_name_as_long_as_the_body_is_neither_recorded_nor_shown_whole() -> None:
+    world = World(P(0))
+    exchange = handle(world, body=b'{"model":"%b","prompt":"x"}' % (b"m" * 100_000))
+    assert exchange.request is not None and len(exchange.request.target_model) == 100_000
+    assert exchange.decision is not None and len(exchange.decision.model) == len(exchange.decision.target_model) == 256
+    exchange.close(Cause.COMPLETED)
+    assert world.page().value("llm_d_epp_request_total", model_name="other") == 1
+
+
 def test_what_a_plugin_cannot_rewrite_is_not_rewritten() -> None:
     request = handle(World(P(0), config=PASSTHROUGH), {**PATH, "x-llm-d-model-name-rewrite": "target"}, b"opaque").request
     assert request is not None and request.target_model == request.model == ""

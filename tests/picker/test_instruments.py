@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from picker.instruments import OTHER, Counter, Distribution, Gauge, Histogram, InstrumentCollector, LabelCap, Twin
+from picker.instruments import MAX_LABEL_CHARS, OTHER, Counter, Distribution, Gauge, Histogram, InstrumentCollector, LabelCap, Twin
 
 
 def page(*families: Counter | Gauge | Histogram) -> str:
@@ -140,6 +140,12 @@ def test_a_cell_is_made_once() -> None:
 def test_a_label_cap_lets_the_first_ones_through() -> None:
     cap = LabelCap(2)
     assert [cap(v) for v in ("a", "b", "c", "a", "d", "b", "c")] == ["a", "b", OTHER, "a", OTHER, "b", OTHER]
+
+
+def test_a_long_label_value_is_not_kept() -> None:
+    cap = LabelCap()
+    longest = "m" * MAX_LABEL_CHARS
+    assert (cap(longest), cap(longest + "m")) == (longest, OTHER)
 
 
 @given(st.lists(st.text(max_size=3)), st.integers(0, 5))
