@@ -119,7 +119,11 @@ class ResponseBodyRelay:
             body = b"".join(self._held)
             self._held = None
         if self._mode is BodyMode.FULL_DUPLEX_STREAMED:
-            return pieces(Phase.RESPONSE, body if self._restorer is None else self._restored(body, end_of_stream), end_of_stream)
+            if self._restorer is not None:
+                body = self._restored(body, end_of_stream)
+            if len(body) <= BODY_LIMIT_BYTES:  # nearly always, and a call less for each event
+                return (StreamedBodyReply(Phase.RESPONSE, body, end_of_stream),)
+            return pieces(Phase.RESPONSE, body, end_of_stream)
         if self._restorer is None:
             return (BodyReply(Phase.RESPONSE),)
         return (BodyReply(Phase.RESPONSE, self._restored(body, end_of_stream or self.one_message)),)
