@@ -20,10 +20,10 @@ from bench.extproc.arms import ARMS, Arm, Kind
 from bench.extproc.cell import Options, measure
 from bench.extproc.generators import CLIENTS, installed
 from bench.extproc.lab import PROXIED_ENDPOINTS, Lab
-from bench.extproc.processes import Failed, output, python
 from bench.extproc.report import Report, Skipped, build, one_line, to_json, to_markdown
 from bench.extproc.statistics import Cell
 from bench.extproc.workloads import WORKLOADS, Workload
+from bench.processes import Failed, output, python
 
 FILES = 16_384
 

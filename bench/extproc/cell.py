@@ -13,14 +13,14 @@ import msgspec
 from bench.extproc.arms import Arm, Kind
 from bench.extproc.client import Job, Outcome
 from bench.extproc.generators import Generator
-from bench.extproc.http import sample_lag
 from bench.extproc.lab import Lab
 from bench.extproc.meter import SERVER, Meter
-from bench.extproc.processes import PATIENCE_S, Child, Failed, python
 from bench.extproc.profiler import Profiler
 from bench.extproc.stack import Stack
 from bench.extproc.statistics import Cell
 from bench.extproc.workloads import Load, Workload
+from bench.http import sample_lag
+from bench.processes import PATIENCE_S, Child, Failed, python
 
 _STAGGER_S = 1.0
 # For everything that is not load: starts, probes, ends.

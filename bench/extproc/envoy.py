@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.extproc.processes import Failed, output, python
+from bench.ports import HOST
+from bench.processes import Failed, output, python
 
-HOST = "127.0.0.1"
 # Stand for the ports of a cell, which are not known yet.
 _LISTEN, _ADMIN, _PICKER, _HEALTH = 1, 2, 3, 4
 _EXT_PROC_FILTERS = {"envoy.filters.http.ext_proc", "envoy.filters.http.header_to_metadata"}

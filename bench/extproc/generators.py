@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bench.extproc.bodies import PATH, chat_bodies
 from bench.extproc.client import Outcome
-from bench.extproc.envoy import HOST
-from bench.extproc.processes import GRACE_S, PATIENCE_S, Child, Failed
 from bench.extproc.statistics import latencies
+from bench.ports import HOST
+from bench.processes import GRACE_S, PATIENCE_S, Child, Failed
 
 CLIENTS = ("h2load", "wrk", "own")
 _SCRIPT = """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,30 +10,12 @@ from typing import Any
 
 from bench.extproc import envoy
 from bench.extproc.arms import Arm, Kind
-from bench.extproc.envoy import HOST
-from bench.extproc.processes import Child, Failed, python
 from bench.extproc.upstream import PAGES
 from bench.extproc.workloads import Workload
+from bench.ports import HOST
+from bench.processes import Child, Failed, python
 
 PROXIED_ENDPOINTS = 10
-# Below the ports that outgoing connections get, so that none of those can be in the way.
-_FIRST_PORT, _LAST_PORT = 12_000, 20_000
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on. RuntimeError when there are none."""
-    found: list[int] = []
-    for port in random.sample(range(_FIRST_PORT, _LAST_PORT), 1000):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError(f"no {count} free ports from {_FIRST_PORT} to {_LAST_PORT}")
 
 
 class Lab:

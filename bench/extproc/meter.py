@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
-from bench.extproc import procfs
-from bench.extproc.processes import Child, Failed
+from bench import procfs
+from bench.processes import Child, Failed
 
 SERVER = "picker"
 _RSS_INTERVAL_S = 0.2

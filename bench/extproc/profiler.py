@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.extproc.processes import PATIENCE_S, Child, Failed
+from bench.processes import PATIENCE_S, Child, Failed
 
 TOP = 25
 _RATE_HZ = 500

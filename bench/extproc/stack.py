@@ -11,11 +11,12 @@ import yaml
 from bench.extproc import envoy
 from bench.extproc.arms import LABELS, Arm, Kind, fill
 from bench.extproc.bodies import chat_bodies, http_request
-from bench.extproc.envoy import HOST, Ports
-from bench.extproc.http import get, request
-from bench.extproc.lab import Lab, free_ports
-from bench.extproc.processes import PATIENCE_S, Child, Failed, python
+from bench.extproc.envoy import Ports
+from bench.extproc.lab import Lab
 from bench.extproc.workloads import Workload
+from bench.http import get, request
+from bench.ports import HOST, free_ports
+from bench.processes import PATIENCE_S, Child, Failed, python
 
 POLL_S = 0.02
 

@@ -12,7 +12,6 @@ import asyncio
 import cProfile
 import gc
 import pstats
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from bench.micro.child import Helper
 from picker.datalayer.datastore import Datastore
 from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
@@ -77,25 +77,12 @@ async def _serve(page: bytes, count: int) -> None:
     await ended.wait()
 
 
-class Upstream:
+class Upstream(Helper):
     """The child process: `ports` of as many servers."""
 
     def __init__(self, page: str, count: int) -> None:
-        command = [sys.executable, "-P", "-m", "bench.micro.polling", "--serve", page, "--endpoints", str(count)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self.ports = [int(port) for port in self._process.stdout.readline().split()]
-        if len(self.ports) != count:
-            raise RuntimeError("the page servers did not start")
-
-    def stop(self) -> None:
-        """Close its standard input, and wait."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        super().__init__("bench.micro.polling", "--serve", page, "--endpoints", str(count))
+        self.ports = [int(port) for port in self.line().split()]
 
 
 # ---- the watcher ---------------------------------------------------------------------------------------------------------------

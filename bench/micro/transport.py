@@ -15,7 +15,6 @@ import pstats
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.echo import Echo
+from bench.micro.child import Helper
 
 TRANSPORTS = ("grpcio", "h2")
 _HEADER = struct.Struct(">HBBBI")
@@ -197,36 +197,19 @@ class Client:
         return self._recorded.begin(stream_id)
 
 
-class Server:
-    """The child process."""
+class Server(Helper):
+    """The child process, which listens on `port`."""
 
     def __init__(self, name: str, profile: bool) -> None:
         with socket.socket() as first:
             first.bind(("127.0.0.1", 0))
             self.port = int(first.getsockname()[1])
-        command = [sys.executable, "-P", "-m", "bench.micro.transport", "--serve", name, "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            [*command, *(["--profile"] if profile else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the {name} server did not start")
+        super().__init__("bench.micro.transport", "--serve", name, "--port", str(self.port), *(["--profile"] if profile else []))
+        self.line()
 
     def cpu_s(self) -> float:
         """Spent so far."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def stop(self) -> None:
-        """Close its standard input, and wait."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        return float(self.ask())
 
 
 class Result(NamedTuple):

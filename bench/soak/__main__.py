@@ -18,8 +18,9 @@ from pathlib import Path
 from random import Random
 
 from bench.memory import MIB, Samples, rss_bytes
+from bench.processes import Failed
 from bench.soak.load import Load, Tally
-from bench.soak.stage import Stage, StageError
+from bench.soak.stage import Stage
 from bench.soak.stub import Stub
 from bench.soak.verdict import Report, verdict
 
@@ -30,7 +31,7 @@ _NEWS_S = 60.0
 async def soak(
     folder: Path, *, seconds: float, clients: int, transport: str, seed: str, picker_args: Sequence[str], say: bool = True
 ) -> Report:
-    """Runs everything; the folder gets the logs. Raises StageError."""
+    """Runs everything; the folder gets the logs. Raises Failed."""
     stub = Stub(Random(f"{seed}/stub"))
     tally, memory = Tally(), Samples()
     async with Stage(folder, transport, [f"127.0.0.1:{await stub.start()}"], picker_args) as stage:
@@ -38,8 +39,8 @@ async def soak(
         running = asyncio.create_task(load.run())
         began = told = time.monotonic()
         while (now := time.monotonic()) - began < seconds and not running.done():
-            stage.alive()
-            memory.add(now, rss_bytes(stage.picker_pid))
+            stage.check()
+            memory.add(now, rss_bytes(stage.picker.pid))
             if say and now - told >= _NEWS_S:
                 told = now
                 size, wrong = memory.sizes[-1] / MIB, len(tally.unexplained)
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             report = asyncio.run(_until_told(folder, flags))
-        except StageError as error:
+        except Failed as error:
             sys.stderr.write(f"the stage could not be set, or fell: {error}\n")
             return 2
         except asyncio.CancelledError:

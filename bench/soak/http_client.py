@@ -93,19 +93,6 @@ class Connection:
         return answer
 
 
-async def get(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a page on 127.0.0.1. Raises OSError."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: soak\r\nconnection: close\r\n\r\n".encode())
-        answer = await _head(reader)
-        return answer.status, b"".join([piece async for piece in _pieces(reader, answer.headers)]).decode()
-    except asyncio.IncompleteReadError:
-        raise ConnectionError("the connection ended in mid-answer") from None
-    finally:
-        writer.close()
-
-
 async def _head(reader: asyncio.StreamReader) -> Answer:
     first, *lines = (await reader.readuntil(b"\r\n\r\n")).strip().split(b"\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.http import get, request
 from bench.memory import Samples
-from bench.soak.http_client import get
 from bench.soak.load import Tally
 from bench.soak.stage import Stage, samples
 from bench.soak.stub import Stub
@@ -55,7 +55,7 @@ async def verdict(stage: Stage, tally: Tally, stub: Stub, memory: Samples, secon
     report = Report()
     facts = report.facts
     busy = await _settled(stage)
-    page = (await get(stage.metrics_port, "/metrics"))[1]
+    page = await _page(stage.metrics_port, "/metrics")
     facts["seconds"] = seconds
     facts["requests"] = dict(tally.sent)
     facts["answered as expected"] = dict(tally.good)
@@ -79,10 +79,10 @@ async def verdict(stage: Stage, tally: Tally, stub: Stub, memory: Samples, secon
     report.check(tally.good.total() > 0, "no request was answered")
     report.check(not busy, f"still in flight {_SETTLE_S:g} s after the load: {', '.join(busy)}")
     report.check(picker_stats.get("upstream_cx_protocol_error", 0) == 0, "Envoy saw protocol errors on its connections to the picker")
-    complaints = [line for line in stage.log("picker").splitlines() if "Traceback" in line or " ERROR" in line]
+    complaints = [line for line in stage.picker.log().splitlines() if "Traceback" in line or " ERROR" in line]
     report.check(not complaints, f"the picker's log has {len(complaints)} errors, first: {complaints[:1]}")
     try:
-        stage.alive()
+        stage.check()
     except Exception as error:
         report.failures.append(str(error))
     return report
@@ -100,7 +100,7 @@ async def _settled(stage: Stage) -> list[str]:
     """What is still in flight when everything should have ended; empty as soon as nothing is."""
     busy: list[str] = []
     for _ in range(int(_SETTLE_S / 0.2)):
-        page = (await get(stage.metrics_port, "/metrics"))[1]
+        page = await _page(stage.metrics_port, "/metrics")
         busy = [f"{labels} {value:g}" for name in GAUGES for labels, value in samples(page, name).items() if value]
         if not busy:
             break
@@ -108,8 +108,12 @@ async def _settled(stage: Stage) -> list[str]:
     return busy
 
 
+async def _page(port: int, path: str) -> str:
+    return (await request(port, get(path)))[1].decode()
+
+
 async def _picker_stats(stage: Stage) -> dict[str, int]:
     """Envoy's own counters for its connections to the picker."""
-    _, text = await get(stage.admin_port, "/stats?filter=^cluster\\.picker\\.upstream")
+    text = await _page(stage.admin_port, "/stats?filter=^cluster\\.picker\\.upstream")
     found = dict(line.rsplit(": ", 1) for line in text.splitlines() if ": " in line)
     return {name: int(found[f"cluster.picker.{name}"]) for name in _ENVOY if f"cluster.picker.{name}" in found}

@@ -9,7 +9,7 @@ import pytest
 
 from bench.extproc import envoy
 from bench.extproc.envoy import Ports
-from bench.extproc.processes import Failed
+from bench.processes import Failed
 from gateway.address import HostPort
 from gateway.envoy.bootstrap import as_dict
 from gateway.envoy.settings import BootstrapSettings

@@ -6,7 +6,7 @@ import pytest
 
 from bench.extproc import generators
 from bench.extproc.generators import installed, read_h2load, read_wrk
-from bench.extproc.processes import Failed
+from bench.processes import Failed
 
 SUMMARY = "finished in 2.01s\nrequests: 4 total, 6 started, 4 done, 4 succeeded, {} failed, {} errored, {} timeout\n"
 

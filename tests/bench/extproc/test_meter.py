@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.extproc.meter import Meter
-from bench.extproc.processes import Child, Failed, python
+from bench.processes import Child, Failed, python
 from tests.support.waiting import until
 
 # Spends CPU for each line it reads.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.extproc.processes import Failed
 from bench.extproc.profiler import Profiler, table, top
+from bench.processes import Failed
 
 STACKS = ["main (a.py:1);work (a.py:2) 30", "main (a.py:1);work (a.py:3);inner (b.py:9) 60", "main (a.py:1) 10"]
 

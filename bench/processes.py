@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive the bench: ended by id when it ends, by the kernel when it is killed."""
+"""Child processes that cannot outlive their benchmark: ended by id when it ends, by the kernel when it is killed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.extproc import procfs
+from bench import procfs
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 20.0
 GRACE_S = 3.0
 _TAIL_LINES = 12
@@ -21,7 +21,7 @@ _LINE_LIMIT = 1 << 20
 
 
 class Failed(Exception):  # noqa: N818 (a domain word, not a defect)
-    """A cell has no result; the text says why."""
+    """There is no result; the text says why."""
 
 
 def python(module: str, *arguments: str) -> list[str]:

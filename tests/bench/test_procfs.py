@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.extproc import procfs
-from bench.extproc.processes import Child, Failed, output
+from bench import procfs
+from bench.processes import Child, Failed, output
 from tests.support.waiting import until
 
 BUSY = "import time\nwhile time.process_time() < 0.2: pass\nprint('done', flush=True)\ntime.sleep(60)"

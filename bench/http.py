@@ -1,11 +1,11 @@
-"""The few HTTP requests that the bench itself sends: is it up, does a request pass, how long does the loop take to answer."""
+"""The few HTTP requests that benchmarks themselves send: is it up, does a request pass, how long does the loop take to answer."""
 
 from __future__ import annotations
 
 import asyncio
 from time import perf_counter
 
-from bench.extproc.envoy import HOST
+from bench.ports import HOST
 
 ANSWER_S = 5.0
 LAG_INTERVAL_S = 0.02
