@@ -361,6 +361,18 @@ def test_a_piece_of_a_body_is_written_as_generated_code_writes_it(phase: Phase, 
         assert encode(StreamedBodyReply(phase, bytes(size), end)) == message.SerializeToString(), size
 
 
+def test_headers_are_written_as_generated_code_writes_them() -> None:
+    values = [b"", b"v", *[b"v" * size for size in (*range(100, 140), 255, 256, 257, 5_000)]]
+    for name in ("a", "authorization", "x-" + "n" * 130):
+        for value in values:
+            message = pb.ProcessingResponse()
+            header = message.response_headers.response.header_mutation.set_headers.add().header
+            header.key, header.raw_value = name, value
+            for _ in range(2):
+                written = encode(HeadersReply(Phase.RESPONSE, HeaderChange([(name, value)])))
+                assert pb.ProcessingResponse.FromString(written) == message, (name, len(value))
+
+
 def _plain(message: upstream.ProcessingResponse) -> Any:
     """Without the difference between an empty message and none: it is one on the wire, but means the same to Envoy."""
     if not dataclasses.is_dataclass(message):
