@@ -48,9 +48,11 @@ class Prompt:
         view = memoryview(self.data)[: step * max_blocks]
         partial = len(view) % step
         previous = xxh64_intdigest(seed.encode())
-        # Blocks are cut and hashed in C; what is left to do here is the chain.
-        ids = starmap(xxh64_intdigest, _blocks(step).iter_unpack(view[: len(view) - partial]))
-        hashes = [previous := xxh64_intdigest(_PAIR(block_id, previous)) for block_id in ids]
+        hashes: list[int] = []
+        if len(view) >= step:  # a server may report a block size that no Struct can have
+            # Blocks are cut and hashed in C; what is left to do here is the chain.
+            ids = starmap(xxh64_intdigest, _blocks(step).iter_unpack(view[: len(view) - partial]))
+            hashes = [previous := xxh64_intdigest(_PAIR(block_id, previous)) for block_id in ids]
         if partial:
             hashes.append(xxh64_intdigest(_PAIR(xxh64_intdigest(view[-partial:]), previous)))
         self._hashes = (key, hashes)

@@ -159,9 +159,10 @@ class Datastore:
         return True
 
     def report_load(self, host_port: str, report: LoadReport) -> bool:
-        """What a response header of this endpoint told; what it does not tell stays. False if the endpoint is no longer here."""
+        """What a response header of this endpoint told; what it does not tell stays. False, and nothing done, if the endpoint is no
+        longer here, or if its page says that its headers tell of a part of it only (a fallback that answered for another one)."""
         state = self._states.get(host_port)
-        if state is None:
+        if state is None or not state.metrics.reports_load:
             return False
         state.report = report
         return self.report(state.endpoint, report.applied_to(state.metrics))

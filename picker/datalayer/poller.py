@@ -186,6 +186,11 @@ class Poller:
         if delay_s is not None and self._timer is not None:
             self._timer.cancel()
             self._timer = self._call_later(delay_s, self._begin)
+            metrics = self._state.metrics
+            if metrics.updated_s is not None:  # the quiet that was promised ends now: from then on silence counts
+                quiet_s = max(0.0, self._now() + delay_s - metrics.updated_s)
+                if quiet_s < metrics.quiet_s:
+                    self._datastore.report(self._endpoint, replace(metrics, quiet_s=quiet_s))
 
     def _page(self, page: bytes) -> None:
         self._alive()

@@ -65,8 +65,11 @@ def decode(data: bytes) -> Event:
 
 
 _RESPONSE_BODY = b"\x2a"
-_NO_PART_OF_IT = b"\x42\x4a\x50\x5a"
-"""Tags that may follow a body: metadata_context, attributes, observability_mode, protocol_config."""
+_PASSED_OVER = b"\x42\x4a\x5a"
+"""Tags of what may follow a body and has a length: metadata_context, attributes, protocol_config."""
+_OBSERVABILITY = 0x50
+_VARINT_BYTES = 5
+"""Longest length that protobuf takes."""
 
 
 def _response_body(data: bytes) -> ResponseBody | None:
@@ -81,7 +84,7 @@ def _response_body(data: bytes) -> ResponseBody | None:
             size, at = _long_varint(data, 1)
         end = at + size
         rest = len(data) - end
-        if rest < 0 or (rest and data[end] not in _NO_PART_OF_IT):
+        if rest < 0 or (rest and not _nothing_of_it(data, end)):
             return None
         body = b""
         if size and data[at] == 0x0A:
@@ -97,13 +100,31 @@ def _response_body(data: bytes) -> ResponseBody | None:
     return ResponseBody(body, True) if end - at == 2 and data[at:end] == _STREAM_ENDS else None
 
 
+def _nothing_of_it(data: bytes, at: int) -> bool:
+    """Whether all that follows a body, from `at` on, is of no interest to it. Raises IndexError when it is cut off."""
+    stop = len(data)
+    while at < stop:
+        tag, size = data[at], data[at + 1]
+        at += 2
+        if size >= 0x80:
+            size, at = _long_varint(data, at - 1)
+        if tag in _PASSED_OVER:
+            at += size
+        elif tag != _OBSERVABILITY:
+            return False
+    return at == stop
+
+
 def _long_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A varint of more than one byte, and the offset after it. Raises IndexError when it is cut off."""
+    """A varint of more than one byte, and the offset after it. Raises IndexError when it is cut off, or longer than any length is."""
     value = shift = 0
+    last = at + _VARINT_BYTES
     while (byte := data[at]) >= 0x80:
         value |= (byte & 0x7F) << shift
         shift += 7
         at += 1
+        if at == last:
+            raise IndexError
     return value | byte << shift, at + 1
 
 
@@ -235,13 +256,14 @@ def _set(mutation: pb.HeaderMutation, headers: Headers) -> None:
     option = _common_option
     mutation.MergeFromString(
         b"".join([
-            option(name, value) if len(value) <= _SHORT_BYTES and name not in _UNCOMMON else _option(name, value)
+            option(name, value) if len(name) + len(value) <= _SHORT_BYTES and name not in _UNCOMMON else _option(name, value)
             for name, value in headers
         ])
     )  # fmt: skip
 
 
 _SHORT_BYTES = 256
+"""Of name and value together: a client chooses both."""
 _UNCOMMON = frozenset({
     "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie",
     "x-request-id", "traceparent", "tracestate", "content-length", "Content-Length", "date",

@@ -68,3 +68,9 @@ def test_four_bytes_are_a_token(size: int, extra: int, tokens: int) -> None:
 def test_no_prompt_has_no_blocks() -> None:
     assert NO_PROMPT.block_hashes(64, "m", 9) == []
     assert NO_PROMPT.tokens == 0
+
+
+@pytest.mark.parametrize("block_tokens", [10**9, 10**15, 2**61, 10**19, 10**300])
+def test_a_block_size_that_no_server_can_have_makes_one_partial_block(block_tokens: int) -> None:
+    (first,) = Prompt(b"x" * 1000).block_hashes(block_tokens, "m", 1)
+    assert first == by_the_formula(list(struct.unpack("<250I", b"x" * 1000)), "m", "", 250)[0]

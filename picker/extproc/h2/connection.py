@@ -263,7 +263,7 @@ class Connection:
         self._remember(stream.id, ours)
         self.let_go(stream, Status.CANCELLED)
         self.lifetime.used_s = self.now_s
-        if stream.head_sent:
+        if stream.answered:
             self.resets.earn()
         if not self.streams and self.final_id != MAX_STREAM_ID:
             self.closing = True

@@ -40,7 +40,7 @@ def rst_stream(connection: Connection, flags: int, stream_id: int, data: bytes, 
         connection.spend_control()
         return
     # A proxy resets each stream it is done with; only those that came to nothing are suspicious.
-    if not stream.head_sent and not stream.queued_bytes:
+    if not stream.answered:
         connection.resets.spend(connection.now_s)
     connection.retire(stream)
 

@@ -17,9 +17,9 @@ class Stream:
     """State only; the connection acts on it. Also the Responder that the stream's call is given."""
 
     __slots__ = (
-        "body_left", "call", "closed", "connection", "counted_bytes", "deadline_slot", "dirty", "end_block", "end_pending", "head_sent",
-        "held", "held_bytes", "id", "lingering", "queue", "queued_bytes", "reader", "remote_closed", "send_window", "stalled_s",
-        "unacked_bytes", "waiting",
+        "answered", "body_left", "call", "closed", "connection", "counted_bytes", "deadline_slot", "dirty", "end_block", "end_pending",
+        "head_sent", "held", "held_bytes", "id", "lingering", "queue", "queued_bytes", "reader", "remote_closed", "send_window",
+        "stalled_s", "unacked_bytes", "waiting",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream_id: int, send_window: int) -> None:
@@ -47,6 +47,8 @@ class Stream:
         self.counted_bytes = 0
         """Its part in the connection's memory, when last looked at."""
 
+        self.answered = False
+        """A call has said something: neither a refusal nor a bare status."""
         self.head_sent = False
         self.queue: deque[bytes | memoryview] = deque()
         self.queued_bytes = 0
@@ -82,6 +84,7 @@ class Stream:
     def enqueue(self, message: bytes) -> None:
         """With its length prefix."""
         length = len(message)
+        self.answered = True
         self.queue.append(prefix(length))
         self.queue.append(message)
         self.queued_bytes += length + 5

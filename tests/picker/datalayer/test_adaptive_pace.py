@@ -176,6 +176,26 @@ def test_routing_does_not_hurry_servers_without_metrics(answer: object) -> None:
     assert set(rig.gaps()) == {1.0}
 
 
+def test_the_quiet_that_was_promised_ends_with_a_wake_up() -> None:
+    rig = idle()
+    assert rig.state.metrics.quiet_s == 1.0
+    rig.clock.run(0.3)
+    woken_s = rig.clock.now_s
+    rig.state.load.open_request(1)
+    # From the read that the wake-up has brought forward on, silence is silence.
+    asked_s = (rig.state.metrics.updated_s or 0.0) + rig.state.metrics.quiet_s
+    assert asked_s <= woken_s + 0.1
+
+
+def test_a_report_of_a_server_whose_reports_are_of_no_use_is_not_taken() -> None:
+    rig = Rig(1)
+    assert not rig.datastore.report_load("127.0.0.1:8000", LoadReport(7, 0.25, rig.clock.now_s))
+    rig.reader.answer = b'vllm:num_requests_waiting{engine="0"} 20\nvllm:num_requests_waiting{engine="1"} 20\n'
+    rig.clock.run(1.0)
+    assert not rig.datastore.report_load("127.0.0.1:8000", LoadReport(7, 0.25, rig.clock.now_s))
+    assert rig.state.metrics.waiting == 40
+
+
 def test_a_hang_up_during_a_long_pause_is_looked_into() -> None:
     rig = idle()
     rig.reader.hang_up()
@@ -265,9 +285,11 @@ def test_a_header_that_came_during_a_read_is_newer_than_its_page() -> None:
 
 def test_a_header_that_tells_one_number_holds_back_only_that_one() -> None:
     rig = Rig()
+    rig.reader.answer = RUNNING
+    rig.clock.run(0.05)
     rig.reader.answer = FULL
     rig.reader.delay_s = 0.04
-    rig.clock.run(0.02)
+    rig.clock.run(0.07)  # a read has begun
     rig.datastore.report_load("127.0.0.1:8000", LoadReport(7, None, rig.clock.now_s))
     rig.clock.run(0.03)
     assert (rig.state.metrics.waiting, rig.state.metrics.kv_usage) == (7, 0.5)

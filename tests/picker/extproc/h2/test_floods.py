@@ -7,9 +7,10 @@ import tracemalloc
 import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
+from picker.extproc.h2.headers import literal
 from picker.extproc.h2.limits import Limits
 from picker.extproc.h2.status import Status
-from tests.picker.extproc.h2.floods import CALM, FLOODS
+from tests.picker.extproc.h2.floods import CALM, FLOODS, opened
 from tests.picker.extproc.h2.peer import Pair, message
 from tests.picker.extproc.h2.test_connection import block, frames_of
 
@@ -81,6 +82,19 @@ def test_answered_streams_pay_for_impatient_ones() -> None:
         pair.client.reset_stream(pair.open())
         pair.pump()
     assert pair.server.closing
+
+
+def test_refusals_do_not_pay_for_resets() -> None:
+    """They cost the client as little as they earn it."""
+    get = literal([(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"a")])
+    pair = Pair(Limits(reset_burst=50, reset_per_s=0, control_burst=10_000))
+    for stream in range(1, 2_000, 4):
+        refused = HeadersFrame(stream, get, flags=["END_HEADERS"]).serialize() + RstStreamFrame(stream, 8).serialize()
+        pair.raw(refused + opened(stream + 2) + RstStreamFrame(stream + 2, 8).serialize())
+        if pair.server.closing:
+            break
+    assert pair.server.closing
+    assert len(pair.calls.made) <= 51
 
 
 def test_streams_beyond_the_limit_are_refused() -> None:
