@@ -75,8 +75,8 @@ _VARINT_BYTES = 5
 def _response_body(data: bytes) -> ResponseBody | None:
     """A response body with nothing out of the ordinary; None: let generated code look at it.
 
-    Read by hand because there is one for each event of a streamed answer, and the proxy repeats its metadata with each: 0.8 us, where
-    generated code takes 2.3 to take them apart for nothing.
+    Read by hand because there is one for each event of a streamed answer, and the proxy repeats its metadata with each: 1.0 us, where
+    generated code takes 1.4 to take them apart for nothing.
     """
     try:
         size, at = data[1], 2
