@@ -84,7 +84,9 @@ def test_wrong_flags_are_refused(arguments: list[str], complaint: str) -> None:
 def test_no_process_outlives_the_bench(number: signal.Signals, status: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as sink:
-        bench = subprocess.Popen([*COMMAND, "--arms=h2", "--only=sse100", "--seconds=60", "--rounds=1"], stdout=sink, stderr=sink)
+        command = [*COMMAND, "--arms=h2", "--only=sse100", "--seconds=60", "--rounds=1"]
+        # A shell that starts the tests in the background has SIGINT ignored, which every child inherits.
+        bench = subprocess.Popen(command, stdout=sink, stderr=sink, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         asyncio.run(end_under_load(bench, number, log))
         assert bench.returncode == status
