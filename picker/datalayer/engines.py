@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 ENGINE_LABELS = ("llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type")
 DEFAULT_ENGINE = "vllm"
+_MAX_BLOCK_TOKENS = 1 << 31
+"""More is no size but a -1 without its sign; it counts as not said."""
 _NO_ADAPTERS: frozenset[str] = frozenset()
 T = TypeVar("T")
 
@@ -236,7 +238,7 @@ class Extractor:
             for sample in self._cache_info.read(page):
                 block_size = block_size or _count(sample.labels.get(self._engine.block_size_label, ""))
                 num_blocks += _count(sample.labels.get(self._engine.num_blocks_label, ""))
-        return int(block_size), num_blocks
+        return int(block_size) if block_size <= _MAX_BLOCK_TOKENS else 0, num_blocks
 
 
 def _series(spec: Spec | None) -> Series | None:
