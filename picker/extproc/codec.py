@@ -265,7 +265,8 @@ def _set(mutation: pb.HeaderMutation, headers: Headers) -> None:
 _SHORT_BYTES = 256
 """Of name and value together: a client chooses both."""
 _UNCOMMON = frozenset({
-    "authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie",
+    "authorization", "proxy-authorization", "cookie", "set-cookie",
+    "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "x-amz-security-token",
     "x-request-id", "traceparent", "tracestate", "content-length", "Content-Length", "date",
 })  # fmt: skip
 """Not kept: credentials, and what is different each time."""
