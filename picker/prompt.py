@@ -26,17 +26,19 @@ def _blocks(size_bytes: int) -> Struct:
 class Prompt:
     """Canonical prompt bytes plus the tokens of content that is not text (images, audio). The hashes asked for last are kept."""
 
-    __slots__ = ("_hashes", "data", "extra_tokens")
+    __slots__ = ("_hashes", "data", "extra_tokens", "tokens")
 
     def __init__(self, data: bytes = b"", extra_tokens: int = 0) -> None:
         self.data = data
         self.extra_tokens = extra_tokens
+        self.tokens = -(-len(data) // BYTES_PER_TOKEN) + extra_tokens
+        """Estimated number of prompt tokens."""
         self._hashes: tuple[tuple[int, str, int], list[int]] | None = None
 
-    @property
-    def tokens(self) -> int:
-        """Estimated number of prompt tokens."""
-        return -(-len(self.data) // BYTES_PER_TOKEN) + self.extra_tokens
+    def forget(self) -> None:
+        """Keep the number of tokens, and neither text nor hashes: a streamed answer outlives their use by minutes."""
+        self.data = b""
+        self._hashes = None
 
     def block_hashes(self, block_tokens: int, seed: str, max_blocks: int) -> list[int]:
         """Chained xxh64 of each block of `block_tokens` tokens, at most `max_blocks` of them. `seed` is model + cache salt."""

@@ -1,7 +1,8 @@
 """A request as the decision core sees it: what the parser read from the body, and what the director added.
 
 `ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for the
-`attributes` in which plugins leave data for each other. They are structs because those are made in a fifth of a dataclass's time.
+`attributes` in which plugins leave data for each other. Both attributes and prompt are gone once the endpoint is chosen and the pre-request
+hooks have run. They are structs because those are made in a fifth of a dataclass's time.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tests.picker.world import DEFAULT_PARSERS, PASSTHROUGH, P, World, at, confi
 
 PATH = {":path": "/v1/completions"}
 BODY = b'{"model":"m","prompt":"hello world"}'
+DEFAULT_PARSERS_AND_PREFIX = config("openai-parser", scorers=("prefix-cache-scorer",))
 QUEUE_AND_KV = config("openai-parser", scorers=("queue-scorer", "kv-cache-utilization-scorer"))
 
 
@@ -86,6 +87,20 @@ def test_a_name_as_long_as_the_body_is_neither_recorded_nor_shown_whole() -> Non
     assert exchange.decision is not None and len(exchange.decision.model) == len(exchange.decision.target_model) == 256
     exchange.close(Cause.COMPLETED)
     assert world.page().value("llm_d_epp_request_total", model_name="other") == 1
+
+
+def test_an_open_exchange_keeps_no_prompt() -> None:
+    """Answers stream for minutes: what the decision needed goes once it is made; what the books need stays."""
+    world = World(P(0), P(1), config=DEFAULT_PARSERS_AND_PREFIX)
+    exchange = handle(world, body=b'{"model":"m","prompt":"%b"}' % (b"word " * 1_000))
+    request = exchange.request
+    assert request is not None and request.prompt_tokens == 1250
+    assert (request.body.prompt.data, request.attributes) == (b"", {})
+    # A fallback that answers takes the tokens over.
+    exchange.begin_response(200, None, streaming=True, served=at(1))
+    assert world.load(at(1)).tokens == 1250
+    exchange.close(Cause.COMPLETED)
+    world.assert_idle()
 
 
 def test_what_a_plugin_cannot_rewrite_is_not_rewritten() -> None:
