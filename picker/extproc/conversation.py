@@ -260,7 +260,7 @@ class Conversation:
         relay = self._begin_response(raw, event.served)
         reply = change(event.headers, raw, [("x-went-into-resp-headers", b"true")])
         if relay.resizes and "content-length" in raw:
-            reply = type(reply)(reply.set_headers, [*reply.remove, "content-length"])
+            reply = without(reply, "content-length")
         if self._asked_load and LOAD_REPORT in raw:
             reply = without(reply, LOAD_REPORT)
         keep_body: Modes | None = None

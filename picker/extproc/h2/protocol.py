@@ -133,7 +133,7 @@ class H2Protocol(asyncio.Protocol):
         while self._writable or connection.closing:
             if data := connection.take():
                 transport.write(data)
-            if not connection.out.backlogged:
+            if not connection.backlogged:
                 break
         if connection.closing:
             self._close(transport)
