@@ -74,21 +74,8 @@ class Exchange:
     """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
 
     __slots__ = (
-        "_first_s",
-        "_last_s",
-        "_ledger",
-        "_picked",
-        "_reader",
-        "_received_s",
-        "_reporting",
-        "_response_bytes",
-        "_series",
-        "_settled",
-        "_status",
-        "_streaming",
-        "_ticket",
-        "decision",
-        "request",
+        "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_reporting", "_response_bytes", "_series", "_settled",
+        "_status", "_streaming", "_ticket", "decision", "request",
     )  # fmt: skip
 
     def __init__(

@@ -124,29 +124,27 @@ class Board:
         """What the endpoint at this position says of itself now."""
         old = self._metrics[position]
         self._metrics[position] = new
-        moved = False
+        if not new.differs(old):
+            self._confirmed = True
+            return
         if old.waiting != new.waiting:
             self._waiting[position] = new.waiting
-            self._waiting_moved = moved = True
+            self._waiting_moved = True
         if old.running != new.running:
             self._running[position] = new.running
-            self._running_moved = moved = True
+            self._running_moved = True
         if old.kv_usage != new.kv_usage:
             self._kv_usage[position] = new.kv_usage
-            self._kv_moved = moved = True
+            self._kv_moved = True
         if (
             old.active_adapters != new.active_adapters
             or old.waiting_adapters != new.waiting_adapters
             or old.max_adapters != new.max_adapters
         ):
             self._adapter_history.append(position)
-            self._adapters_moved = moved = True
-        first_answer = old.updated_s is None and new.updated_s is not None
-        if moved or first_answer or old.block_size != new.block_size or old.num_blocks != new.num_blocks:
-            self._history.append(position)
-            self._moved = True
-        else:
-            self._confirmed = True
+            self._adapters_moved = True
+        self._history.append(position)
+        self._moved = True
 
     def snapshot(self) -> Snapshot:
         """What holds now; the same object as long as nothing has changed that a scorer could look at.
