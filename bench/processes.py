@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench import procfs
@@ -16,6 +16,7 @@ from bench import procfs
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 20.0
 GRACE_S = 3.0
+_POLL_S = 0.02
 _TAIL_LINES = 12
 _LINE_LIMIT = 1 << 20
 
@@ -128,6 +129,22 @@ class Child:
             return await asyncio.wait_for(self._process.wait(), patience_s)
         except TimeoutError:
             raise Failed(f"{self.name} still runs after {patience_s:g} s") from None
+
+    async def until(self, attempt: Callable[[], Awaitable[str | None]], what: str, patience_s: float = PATIENCE_S) -> None:
+        """Try again and again until `attempt` answers None, and not why not yet. Raises Failed when the process has ended or time is up."""
+        reason: str | None = "not tried yet"
+        try:
+            async with asyncio.timeout(patience_s):
+                while reason is not None:
+                    self.check()
+                    try:
+                        reason = await attempt()
+                    except OSError as error:
+                        reason = str(error) or type(error).__name__
+                    if reason is not None:
+                        await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise Failed(f"{self.name}: not so after {patience_s:g} s that {what}: {reason}; {self.tail()}") from None
 
     async def line(self, patience_s: float = PATIENCE_S) -> str:
         """The next line it prints. Raises Failed when none comes."""

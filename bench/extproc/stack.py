@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import yaml
@@ -16,9 +15,7 @@ from bench.extproc.lab import Lab
 from bench.extproc.workloads import Workload
 from bench.http import get, request
 from bench.ports import HOST, free_ports
-from bench.processes import PATIENCE_S, Child, Failed, python
-
-POLL_S = 0.02
+from bench.processes import Child, Failed, python
 
 
 class Stack:
@@ -68,10 +65,10 @@ class Stack:
         try:
             if self.server is not None:
                 await self._exit.enter_async_context(self.server)
-                await self._until(self.server, self._server_listens, "it serves")
+                await self.server.until(self._server_listens, "it serves")
             if self.envoy is not None:
                 await self._exit.enter_async_context(self.envoy)
-                await self._until(self.envoy, self._passes, "a request passes")
+                await self.envoy.until(self._passes, "a request passes")
         except BaseException:
             await self._exit.aclose()
             raise
@@ -100,23 +97,6 @@ class Stack:
         body = chat_bodies(2_000, 1, stream=False)[0]
         status, answer = await request(self.ports.listen, http_request(f"{HOST}:{self.ports.listen}", body))
         return None if status == 200 and answer else f"status {status}: {answer[:200].decode(errors='replace')}"
-
-    @staticmethod
-    async def _until(child: Child, attempt: Callable[[], Awaitable[str | None]], what: str) -> None:
-        """Until `attempt` answers None. Raises Failed when the process ends or time is up."""
-        reason: str | None = "not tried yet"
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while reason is not None:
-                    child.check()
-                    try:
-                        reason = await attempt()
-                    except OSError as error:
-                        reason = str(error) or type(error).__name__
-                    if reason is not None:
-                        await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise Failed(f"{child.name}: not so after {PATIENCE_S:g} s that {what}: {reason}; {child.tail()}") from None
 
 
 def _labelled(index: int, address: str) -> dict[str, object]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.http import get, request
 from bench.ports import HOST, free_ports
-from bench.processes import Child, Failed, python
+from bench.processes import Child, python
 from bench.soak.load import MODEL
 
 SIMS = 2
@@ -76,20 +75,11 @@ class Stage:
 
     @staticmethod
     async def _ready(child: Child, port: int, path: str) -> None:
-        try:
-            async with asyncio.timeout(_READY_S):
-                while not await _answers(port, path):
-                    child.check()
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise Failed(f"{child.name}: no 200 from {HOST}:{port}{path} within {_READY_S:g} s") from None
+        async def answers() -> str | None:
+            status, _ = await request(port, get(path))
+            return None if status == 200 else f"status {status}"
 
-
-async def _answers(port: int, path: str) -> bool:
-    try:
-        return (await request(port, get(path)))[0] == 200
-    except OSError:
-        return False
+        await child.until(answers, f"port {port} answers {path}", _READY_S)
 
 
 def samples(page: str, name: str) -> dict[str, float]:
