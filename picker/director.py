@@ -1,23 +1,31 @@
-"""The stages of a request, in order, and nothing else: parse, admit, locate candidates, schedule."""
+"""The stages of a request, in order, and nothing else: parse, admit, locate candidates, produce data, schedule.
+
+Nearly every request is decided at once, without a pause. One that has to wait, in a queue of flow control or for a producer that asks
+somebody else, comes back as `Waiting`.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 from uuid import UUID
 
 from picker.accounting.decisions import DecisionLog
 from picker.endpoint import Endpoint
 from picker.errors import REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
-from picker.exchange import Exchange, Ledger
+from picker.exchange import NO_RESPONSE_PLUGINS, Exchange, Ledger, ResponsePlugins
 from picker.metrics import Metrics
 from picker.parsing.paths import ParserSet, request_path
-from picker.plugin import Admitter, Parser, PreRequest
+from picker.plugin import Admitter, DataProducer, Parser, PreRequest, RequestHeaderProcessor, Screener
 from picker.request import InferenceRequest, ParsedBody
 from picker.result import Decision
 from picker.scheduling.scheduler import Scheduler
 from picker.snapshot import Candidates, Snapshot
+
+log = logging.getLogger(__name__)
 
 # Control headers: new name, then its deprecated alias; the new one wins (contract section 1.6).
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
@@ -28,18 +36,72 @@ _RECORDED_CHARS = 256
 """Of a model's name in decision records: the name may be as long as the body."""
 
 
+class Shedder(Protocol):
+    """Admission without queues."""
+
+    def shed(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None:
+        """Raises Rejected."""
+
+
+class Place(Protocol):
+    """In a queue."""
+
+    def leave(self) -> None:
+        """The request is not wanted any more. Does nothing when it has left already."""
+
+
+class FlowController(Protocol):
+    """Admission with queues."""
+
+    def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> Place:
+        """`decided` is called once, perhaps before this returns: with None when it is the request's turn, else with why it never will be.
+        Not after `Place.leave`. Raises a Refusal when there is no place for it."""
+
+    def opened(self, exchange: Exchange) -> None:
+        """A request that had its turn is on its way; `Exchange.on_close` tells when it has ended."""
+
+
+Prepare = Callable[[InferenceRequest, Callable[[], None]], Callable[[], None]]
+"""Asks what is to be asked about a request, then calls back, whatever came of it. The result ends the asking."""
+
+
 class Stages:
     """The configured stages; replaced as a whole on reload."""
 
-    __slots__ = ("admitters", "parsers", "pre_request", "scheduler")
+    __slots__ = (
+        "admitters", "at_once", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
+        "screeners", "shedder",
+    )  # fmt: skip
 
     def __init__(
-        self, parsers: Sequence[Parser], admitters: Sequence[Admitter], scheduler: Scheduler, pre_request: Sequence[PreRequest]
+        self,
+        parsers: Sequence[Parser],
+        shedder: Shedder,
+        scheduler: Scheduler,
+        *,
+        request_header: Sequence[RequestHeaderProcessor] = (),
+        flow: FlowController | None = None,
+        prepare: Prepare | None = None,
+        screeners: Sequence[Screener] = (),
+        producers: Sequence[DataProducer] = (),
+        admitters: Sequence[Admitter] = (),
+        pre_request: Sequence[PreRequest] = (),
+        response: ResponsePlugins = NO_RESPONSE_PLUGINS,
     ) -> None:
+        """With `flow` there is no shedding: the queues decide. `producers` in the order in which they are to run."""
         self.parsers = ParserSet(parsers)
-        self.admitters = tuple(admitters)
+        self.shedder = shedder
         self.scheduler = scheduler
+        self.request_header = tuple(request_header)
+        self.flow = flow
+        self.prepare = prepare
+        self.screeners = tuple(screeners)
+        self.producers = tuple(producers)
+        self.admitters = tuple(admitters)
         self.pre_request = tuple(pre_request)
+        self.response = response
+        self.at_once = flow is None and prepare is None
+        """No request ever waits."""
 
 
 class Pool:
@@ -48,6 +110,99 @@ class Pool:
     def __init__(self, snapshot: Callable[[], Snapshot], subset: Callable[[Snapshot, Sequence[str]], Candidates]) -> None:
         self.snapshot = snapshot
         self.subset = subset
+
+
+Resume = Callable[[Exchange | Refusal], None]
+
+
+def _unheard(outcome: Exchange | Refusal) -> None:
+    """For callers whose requests never wait."""
+    raise AssertionError("a request had to wait and nobody was there to hear of it")
+
+
+class Waiting:
+    """A request that has not been decided yet. It ends once: `resume` is told, or `cancel` is called."""
+
+    __slots__ = ("_begun", "_director", "_leave", "_outcome", "_over", "_request", "_resume", "_subset")
+
+    def __init__(self, director: Director, request: InferenceRequest, subset: Sequence[str] | None, resume: Resume) -> None:
+        self._director = director
+        self._request = request
+        self._subset = subset
+        self._resume = resume
+        self._leave: Callable[[], None] | None = None
+        self._begun = False
+        self._over = False
+        self._outcome: Exchange | Refusal | None = None
+
+    def begin(self) -> Exchange | Waiting:
+        """The exchange when there was nothing to wait for. Raises a Refusal."""
+        flow = self._director.stages.flow
+        if flow is None:
+            self._prepare()
+        else:
+            leave = flow.enqueue(self._request, self._decided).leave
+            if not self._over and self._leave is None:
+                self._leave = leave
+        self._begun = True
+        if self._outcome is None:
+            return self
+        if isinstance(self._outcome, Refusal):
+            raise self._outcome
+        return self._outcome
+
+    def cancel(self) -> None:
+        """Nobody waits for this any more."""
+        if self._over:
+            return
+        self._over = True
+        if self._leave is not None:
+            self._leave()
+        self._director.left(self._request)
+
+    def _decided(self, refusal: Refusal | None) -> None:
+        """By flow control."""
+        self._leave = None
+        if refusal is None:
+            self._prepare()
+        else:
+            self._end(refusal)
+
+    def _prepare(self) -> None:
+        prepare = self._director.stages.prepare
+        if prepare is None:
+            self._route()
+        else:
+            self._leave = _nothing
+            leave = prepare(self._request, self._route)
+            if not self._over:
+                self._leave = leave
+
+    def _route(self) -> None:
+        if self._over:
+            return
+        try:
+            outcome: Exchange | Refusal = self._director.route(self._request, self._subset)
+        except Refusal as refusal:
+            outcome = refusal
+        except Exception as error:
+            log.exception("request %s failed", self._request.request_id)
+            outcome = Internal(f"the picker failed to handle this request; its log has the details ({type(error).__name__})")
+        self._end(outcome)
+
+    def _end(self, outcome: Exchange | Refusal) -> None:
+        self._over = True
+        self._leave = None
+        if not self._begun:
+            self._outcome = outcome
+            return
+        if isinstance(outcome, Refusal):
+            self._director.count_refusal(self._request, outcome)
+        self._resume(outcome)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Director:
@@ -63,13 +218,25 @@ class Director:
         self._random = random.Random()
 
     def handle(
-        self, headers: Mapping[str, str], body: bytes, subset: Sequence[str] | None, *, request_id: str, received_s: float
-    ) -> Exchange:
-        """Decide where a complete request goes. Raises a Refusal, or whatever a plugin raises; both are counted here."""
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        subset: Sequence[str] | None,
+        *,
+        request_id: str,
+        received_s: float,
+        resume: Resume = _unheard,
+    ) -> Exchange | Waiting:
+        """Decide where a complete request goes. Raises a Refusal, or whatever a plugin raises; both are counted here.
+
+        A request that has to wait is `resume`d later, with its exchange or its Refusal.
+        """
         started = time.perf_counter()
-        path = request_path(headers)
+        stages = self.stages
         model = ""
+        request: InferenceRequest | None = None
         try:
+            path = request_path(headers)
             parsed = self._parse(path, headers, body)
             model = parsed.model or ""
             if not model and parsed.model_required:
@@ -86,20 +253,40 @@ class Director:
                 size_bytes=len(body),
                 received_s=received_s,
             )
-            snapshot = self._pool.snapshot()
-            now_s = self._ledger.now()
-            for admitter in self.stages.admitters:
-                admitter.admit(request, snapshot, now_s)
-            exchange = self._schedule(request, snapshot, self._candidates(snapshot, subset))
+            for processor in stages.request_header:
+                processor.request_header(request)
+            if stages.at_once:
+                snapshot = self._pool.snapshot()
+                stages.shedder.shed(request, snapshot, self._ledger.now())
+                exchange: Exchange | Waiting = self._route(request, snapshot, subset)
+            else:
+                exchange = Waiting(self, request, subset, resume).begin()
         except Refusal as refusal:
-            self._count_refusal(headers, model, refusal)
+            self._count_refusal(headers, model, refusal, request)
             raise
         except Exception as error:
             # A fault in some plugin: nothing is open yet, but the request was there.
-            self._count_refusal(headers, model, Internal(repr(error)))
+            self._count_refusal(headers, model, Internal(repr(error)), request)
             raise
         self._processing.observe(time.perf_counter() - started)
         return exchange
+
+    def route(self, request: InferenceRequest, subset: Sequence[str] | None) -> Exchange:
+        """For a request that has waited: what is left to do. Raises a Refusal, not counted yet."""
+        started = time.perf_counter()
+        exchange = self._route(request, self._pool.snapshot(), subset)
+        if (flow := self.stages.flow) is not None:
+            flow.opened(exchange)
+        self._processing.observe(time.perf_counter() - started)
+        return exchange
+
+    def left(self, request: InferenceRequest) -> None:
+        """Count a request whose client has gone before it was decided."""
+        self.count_refusal(request, Unavailable("client disconnected"))
+
+    def count_refusal(self, request: InferenceRequest, refusal: Refusal) -> None:
+        """Of a request that has waited."""
+        self._count_refusal(request.headers, request.model, refusal, request)
 
     def any_endpoint(self, subset: Sequence[str] | None) -> Endpoint:
         """For requests without a body: any live endpoint, at random; nothing is parsed, scheduled or counted.
@@ -135,6 +322,24 @@ class Director:
             raise Unavailable("failed to find endpoint candidates for serving the request", drop_reason=REJECTED_NO_ENDPOINTS)
         return candidates
 
+    def _route(self, request: InferenceRequest, snapshot: Snapshot, subset: Sequence[str] | None) -> Exchange:
+        stages = self.stages
+        candidates = self._candidates(snapshot, subset)
+        for screener in stages.screeners:
+            candidates = screener.screen(request, candidates)
+            if not len(candidates):
+                raise Unavailable("screeners eliminated all endpoint candidates")
+        for producer in stages.producers:
+            try:
+                producer.produce(request, candidates)
+            except Exception:
+                log.exception("request %s goes on without data: %s failed", request.request_id, getattr(producer, "name", producer))
+        if stages.admitters:
+            now_s = self._ledger.now()
+            for admitter in stages.admitters:
+                admitter.admit(request, candidates, now_s)
+        return self._schedule(request, snapshot, candidates)
+
     def _schedule(self, request: InferenceRequest, snapshot: Snapshot, candidates: Candidates) -> Exchange:
         metrics = self._ledger.metrics
         target = metrics.cap_model(request.target_model)
@@ -154,7 +359,7 @@ class Director:
             hook.pre_request(request, snapshot, position)
         # The exchange keeps the request while the answer streams. A million tokens are 4 MB; matches of 1,000 endpoints are 40 KB.
         request.body.prompt.forget()
-        request.attributes.clear()
+        request.working.clear()
         self._decisions.add(decision)
         series = metrics.series(request.model, request.target_model, request.fairness_id, str(request.priority))
         return Exchange(
@@ -164,12 +369,16 @@ class Director:
             decision,
             (endpoint, snapshot.loads[position]),
             reports_load=snapshot.metrics[position].reports_load,
+            plugins=self.stages.response,
         )
 
-    def _count_refusal(self, headers: Mapping[str, str], model: str, refusal: Refusal) -> None:
+    def _count_refusal(self, headers: Mapping[str, str], model: str, refusal: Refusal, request: InferenceRequest | None = None) -> None:
         metrics: Metrics = self._ledger.metrics
-        target = (first(headers, MODEL_REWRITE) or model) if model else ""
-        series = metrics.series(model, target, first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID, "0")
+        if request is not None:
+            labels = (request.target_model, request.fairness_id, str(request.priority))
+        else:
+            labels = ((first(headers, MODEL_REWRITE) or model) if model else "", first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID, "0")
+        series = metrics.series(model, *labels)
         series.total.value += 1
         series.error(refusal.code)
 

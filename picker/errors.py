@@ -43,6 +43,10 @@ class Rejected(Refusal):
     code = "ResourceExhausted"
 
 
+class Evicted(Rejected):
+    """Let in, and sent away again to make room for requests that matter more."""
+
+
 class Unavailable(Refusal):
     """No capacity exists right now."""
 
@@ -62,3 +66,7 @@ class ConfigError(Exception):
 # Values of x-llm-d-request-dropped-reason used so far (contract section 1.8).
 REJECTED_SATURATED = "rejected-saturated"
 REJECTED_NO_ENDPOINTS = "rejected-no-endpoints"
+REJECTED_TTL = "rejected-ttl-expired"
+REJECTED_CANCELLED = "rejected-context-cancelled"
+REJECTED_SHUTTING_DOWN = "rejected-shutting-down"
+EVICTED = "evicted"

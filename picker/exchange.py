@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from picker.accounting.inflight import InFlight, Ticket
-from picker.accounting.usage import Usage
 from picker.endpoint import Endpoint, EndpointLoad
+from picker.errors import Evicted
 from picker.metrics import Metrics, RequestSeries
+from picker.plugin import ResponseHeaderProcessor, ResponseObserver, ResponseStartObserver
 from picker.request import InferenceRequest
-from picker.result import Decision, Outcome
+from picker.result import Decision, Outcome, Response, Usage
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ class Cause(enum.Enum):
     MODEL_SERVER_ERROR = "ModelServerError"
     DISCONNECTED = "Disconnected"
     """The stream ended before the response did: the client left, or the model server broke off."""
+    EVICTED = "Evicted"
+    """Sent away by flow control to make room."""
     BAD_REQUEST = "BadRequest"
     """Found out only after the decision."""
     FAILED = "Internal"
@@ -41,6 +45,30 @@ class UsageReader(Protocol):
     def finish(self) -> Usage | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ResponsePlugins:
+    """Those that want to see answers."""
+
+    headers: Sequence[ResponseHeaderProcessor] = ()
+    started: Sequence[ResponseStartObserver] = ()
+    complete: Sequence[ResponseObserver] = ()
+
+    @classmethod
+    def among(cls, plugins: Sequence[object]) -> ResponsePlugins:
+        """`NO_RESPONSE_PLUGINS` when there are none: that costs an answer nothing."""
+        found = cls(
+            [p for p in plugins if isinstance(p, ResponseHeaderProcessor)],
+            [p for p in plugins if isinstance(p, ResponseStartObserver)],
+            [p for p in plugins if isinstance(p, ResponseObserver)],
+        )
+        return found if found.headers or found.started or found.complete else NO_RESPONSE_PLUGINS
+
+
+NO_RESPONSE_PLUGINS = ResponsePlugins()
+NO_HEADERS: Mapping[str, bytes] = {}
+NO_MORE: Mapping[str, str] = {}
+
+Metadata = dict[str, dict[str, object]]
 Place = tuple[Endpoint, EndpointLoad]
 LoadOf = Callable[[str], Place | None]
 TakeReport = Callable[[str, str], None]
@@ -74,8 +102,9 @@ class Exchange:
     """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
 
     __slots__ = (
-        "_first_s", "_last_s", "_ledger", "_picked", "_reader", "_received_s", "_reporting", "_response_bytes", "_series", "_settled",
-        "_status", "_streaming", "_ticket", "decision", "request",
+        "_closers", "_endpoint", "_first_s", "_last_s", "_ledger", "_picked", "_plugins", "_reader", "_received_s", "_reporting",
+        "_response", "_response_bytes", "_series", "_settled", "_status", "_streaming", "_ticket", "decision", "evictable", "metadata",
+        "on_evicted", "request",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +116,7 @@ class Exchange:
         place: Place | None,
         *,
         reports_load: bool = False,
+        plugins: ResponsePlugins = NO_RESPONSE_PLUGINS,
     ) -> None:
         """`reports_load`: the endpoint can report its load with an answer."""
         able = reports_load and ledger.take_report is not None and request is not None and not request.body.stream
@@ -94,6 +124,16 @@ class Exchange:
         """Of the endpoint that can report its load with this answer; streamed answers cannot."""
         self.request = request
         self.decision = decision
+        self.metadata: Metadata | None = None
+        """For the proxy, once the answer has ended: what response plugins say of it."""
+        self.evictable = False
+        """Flow control may take the request away again."""
+        self.on_evicted: Callable[[Evicted], None] | None = None
+        """Whoever carries the answer, told when there will be none."""
+        self._closers: list[Callable[[Exchange], None]] | None = None
+        self._plugins = plugins if request is not None else NO_RESPONSE_PLUGINS
+        self._response: Response | None = None
+        self._endpoint: Endpoint | None = None
         self._ledger = ledger
         self._series = series
         self._picked = ""
@@ -111,15 +151,23 @@ class Exchange:
             series.running.value += 1
             series.request_size.observe(request.size_bytes)
             if place is not None:
+                self._endpoint = place[0]
                 self._picked = place[0].host_port
                 self._ticket = ledger.inflight.open(*place, request)
 
     def begin_response(
-        self, status: int, reader: UsageReader | None, *, streaming: bool, served: str | None, report: str | None = None
-    ) -> None:
-        """Response headers came. `served` is the endpoint that really answers, when the proxy says so (a fallback may have).
+        self,
+        status: int,
+        reader: UsageReader | None,
+        *,
+        streaming: bool,
+        served: str | None,
+        report: str | None = None,
+        headers: Mapping[str, bytes] = NO_HEADERS,
+    ) -> Sequence[tuple[str, bytes]]:
+        """Response headers came; returns those to set for the client.
 
-        `report` is what they tell of the load of that endpoint.
+        `served` is the endpoint that really answers, when the proxy says so (a fallback may have), `report` what they tell of its load.
         """
         self._status = status
         self._streaming = streaming
@@ -128,6 +176,17 @@ class Exchange:
             self._move_to(served)
         if report is not None and self._reporting is not None:
             self._report(report, served)
+        if self._plugins is NO_RESPONSE_PLUGINS or self.request is None:
+            return ()
+        self._response = response = Response(self._endpoint, status, headers, streaming)
+        more: list[tuple[str, bytes]] = []
+        for plugin in self._plugins.headers:
+            try:
+                for name, value in (plugin.response_header(self.request, response) or NO_MORE).items():
+                    more.append((name, value.encode()))
+            except Exception:
+                log.exception("a plugin failed to see response headers")
+        return more
 
     def ask_for_report(self) -> bool:
         """Whether the model server is to be asked to report its load with the answer. Each time it says yes counts as an ask.
@@ -157,6 +216,7 @@ class Exchange:
         if self._ticket is not None:
             self._ticket.close()
         self._ticket = self._ledger.inflight.open(*found, self.request)
+        self._endpoint = found[0]
         self._picked = served
 
     def response_chunk(self, chunk: bytes) -> None:
@@ -166,8 +226,7 @@ class Exchange:
         now = self._ledger.now()
         if self._first_s is None:
             self._first_s = now
-            if self._ticket is not None:
-                self._ticket.first_token()
+            self._first_token()
         elif self._streaming:
             self._series.itl.observe(now - self._last_s)
         self._last_s = now
@@ -182,8 +241,25 @@ class Exchange:
 
     def response_started(self) -> None:
         """The first bytes of a response passed that is not looked at: the prompt has been processed."""
+        if not self._settled:
+            self._first_token()
+
+    def _first_token(self) -> None:
         if self._ticket is not None:
             self._ticket.first_token()
+        if self._plugins.started and self.request is not None:
+            response = self._answer()
+            for plugin in self._plugins.started:
+                try:
+                    plugin.response_started(self.request, response)
+                except Exception:
+                    log.exception("a plugin failed to see a response start")
+
+    def _answer(self) -> Response:
+        """For plugins; a proxy may show the body of an answer and not its head."""
+        if self._response is None:
+            self._response = Response(self._endpoint)
+        return self._response
 
     def response_unread(self, how: str) -> None:
         """Nobody looks at the body; `how` says what becomes of it (see `Metrics.unread_bodies`)."""
@@ -193,6 +269,22 @@ class Exchange:
     def settled(self) -> bool:
         """True once `close` has been called."""
         return self._settled
+
+    def on_close(self, closer: Callable[[Exchange], None]) -> None:
+        """`closer` is called once, when the exchange has settled; at once if it has."""
+        if self._settled:
+            closer(self)
+        elif self._closers is None:
+            self._closers = [closer]
+        else:
+            self._closers.append(closer)
+
+    def evict(self, refusal: Evicted) -> None:
+        """Take the request away from its model server. Settles, and tells whoever carries the answer."""
+        if not self._settled:
+            self.close(Cause.EVICTED)
+            if self.on_evicted is not None:
+                self.on_evicted(refusal)
 
     def close(self, cause: Cause) -> None:
         """Settle. Only the first call counts."""
@@ -210,7 +302,31 @@ class Exchange:
             except Exception:
                 log.exception("usage is not counted: a response could not be read")
             self._reader = None
-        self._observe(cause, usage, self._ledger.now())
+        now = self._ledger.now()
+        self._observe(cause, usage, now)
+        if self._plugins.complete and self.request is not None:
+            self._show(self.request, cause, usage, now)
+        if self._closers is not None:
+            for closer in self._closers:
+                closer(self)
+
+    def _show(self, request: InferenceRequest, cause: Cause, usage: Usage | None, now: float) -> None:
+        response = self._answer()
+        response.endpoint = self._endpoint
+        response.cause = cause.name.lower()
+        response.usage = usage
+        response.ttft_s = None if self._first_s is None else self._first_s - self._received_s
+        response.total_s = now - self._received_s
+        for plugin in self._plugins.complete:
+            try:
+                said = plugin.response_complete(request, response)
+            except Exception:
+                log.exception("a plugin failed to see the end of a response")
+                continue
+            for namespace, values in (said or {}).items():
+                if self.metadata is None:
+                    self.metadata = {}
+                self.metadata.setdefault(namespace, {}).update(values)
 
     def _observe(self, cause: Cause, usage: Usage | None, now: float) -> None:
         series = self._series

@@ -8,11 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from picker import catalogue
-from picker.admission.saturation import SheddableAdmitter, UtilizationDetector
+from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
+from picker.director import Stages
 from picker.errors import ConfigError
+from picker.exchange import ResponsePlugins
 from picker.metrics import Metrics
-from picker.plugin import Admitter, EndpointWatcher, Filter, Parser, Picker, PreRequest, ProfileHandler, SaturationDetector, Scorer
+from picker.plugin import (
+    Admitter,
+    DataProducer,
+    EndpointWatcher,
+    Filter,
+    Parser,
+    Picker,
+    PreRequest,
+    ProfileHandler,
+    RequestHeaderProcessor,
+    SaturationDetector,
+    Scorer,
+    Screener,
+)
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.pickers import MaxScorePicker
@@ -26,12 +41,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the director calls, stage by stage. `as_reference`: the configuration says `compat: reference`."""
+    """What the director calls, stage by stage, and what else is to be told of things. `as_reference`: `compat: reference` is set."""
 
-    parsers: Sequence[Parser]
-    admitters: Sequence[Admitter]
-    scheduler: Scheduler
-    pre_request: Sequence[PreRequest]
+    stages: Stages
     watchers: Sequence[EndpointWatcher]
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
@@ -124,10 +136,17 @@ class _Loader:
             labels = (producer.name, producer.type)
             producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
         return Pipeline(
-            parsers=parsers,
-            admitters=(SheddableAdmitter(detector),),
-            scheduler=scheduler,
-            pre_request=[p for p in plugins if isinstance(p, PreRequest)],
+            stages=Stages(
+                parsers,
+                Shedding(detector),
+                scheduler,
+                request_header=[p for p in plugins if isinstance(p, RequestHeaderProcessor)],
+                screeners=[p for p in plugins if isinstance(p, Screener)],
+                producers=[p for p in plugins if isinstance(p, DataProducer)],
+                admitters=[p for p in plugins if isinstance(p, Admitter)],
+                pre_request=[p for p in plugins if isinstance(p, PreRequest)],
+                response=ResponsePlugins.among(plugins),
+            ),
             watchers=[p for p in plugins if isinstance(p, EndpointWatcher)],
             producers=producers,
             detector=detector,

@@ -4,7 +4,11 @@ A plugin is a class with a `type` (the string used in the configuration), a `Par
 configuration's `parameters`, and a constructor `(name, parameters, handle)`. It takes part in each stage whose method it has; a
 class may take part in several. Implementations that ship with fairlead are listed in `picker.catalogue`.
 
-All methods are plain functions: scheduling is synchronous, one request at a time. None may block.
+All methods but `AsyncDataProducer.prepare` are plain functions: scheduling is synchronous, one request at a time. None may block.
+
+A request meets them in this order: RequestHeaderProcessor, admission (SaturationDetector), Screener, DataProducer, Admitter,
+ProfileHandler, for each profile Filter, Scorer and Picker, PreRequest; its answer ResponseHeaderProcessor, ResponseStartObserver,
+ResponseObserver.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import msgspec
 if TYPE_CHECKING:
     from picker.endpoint import Endpoint
     from picker.request import InferenceRequest, ParsedBody
-    from picker.result import ProfileResult
+    from picker.result import ProfileResult, Response
     from picker.snapshot import Candidates, Snapshot
 
 
@@ -44,6 +48,43 @@ class Plugin(Protocol):
     type: ClassVar[str]
     Parameters: ClassVar[builtins.type[Parameters]]
     name: str
+
+
+@runtime_checkable
+class RequestHeaderProcessor(Protocol):
+    """Sees a request before it is admitted: may set its `attributes`, `fairness_id` (when the client gave none) or `set_header`."""
+
+    def request_header(self, request: InferenceRequest) -> None: ...
+
+
+@runtime_checkable
+class Screener(Protocol):
+    """Takes endpoints out for all profiles, before anything is computed for them."""
+
+    def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates: ...
+
+
+@runtime_checkable
+class DataProducer(Protocol):
+    """Computes what several plugins need, once: leaves it in `request.working` (or `attributes`) under the keys in `produces`.
+
+    Runs after those that produce what it `consumes`. One that raises is logged and counted; the request goes on without its data.
+    """
+
+    produces: ClassVar[frozenset[str]]
+    consumes: ClassVar[frozenset[str]]
+
+    def produce(self, request: InferenceRequest, candidates: Candidates) -> None: ...
+
+
+@runtime_checkable
+class AsyncDataProducer(Protocol):
+    """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at. The request waits, at most `timeout_s`."""
+
+    produces: ClassVar[frozenset[str]]
+    timeout_s: float
+
+    async def prepare(self, request: InferenceRequest) -> None: ...
 
 
 @runtime_checkable
@@ -91,6 +132,30 @@ class PreRequest(Protocol):
 
 
 @runtime_checkable
+class ResponseHeaderProcessor(Protocol):
+    """Sees the head of the answer; returns headers to set on it for the client (lower-case names), or None."""
+
+    def response_header(self, request: InferenceRequest, response: Response) -> Mapping[str, str] | None: ...
+
+
+@runtime_checkable
+class ResponseStartObserver(Protocol):
+    """Told when the first bytes of the answer's body pass: the prompt has been processed. Called at most once for each request."""
+
+    def response_started(self, request: InferenceRequest, response: Response) -> None: ...
+
+
+@runtime_checkable
+class ResponseObserver(Protocol):
+    """Told once for each request that left for a model server, whatever ended it.
+
+    Returns dynamic metadata for the proxy by namespace and key, or None; it goes out with the last message of an answer that ends well.
+    """
+
+    def response_complete(self, request: InferenceRequest, response: Response) -> Mapping[str, Mapping[str, object]] | None: ...
+
+
+@runtime_checkable
 class EndpointWatcher(Protocol):
     """Told when an endpoint is gone for good. `bit` is its number in `Snapshot.bits`, free for reuse afterwards."""
 
@@ -106,9 +171,9 @@ class SaturationDetector(Protocol):
 
 @runtime_checkable
 class Admitter(Protocol):
-    """Lets a request in, or raises a `picker.errors.Refusal`."""
+    """Lets a request in, or raises a `picker.errors.Refusal`. Runs behind the queues, when candidates and their data are known."""
 
-    def admit(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None: ...
+    def admit(self, request: InferenceRequest, candidates: Candidates, now_s: float) -> None: ...
 
 
 @runtime_checkable

@@ -1,8 +1,7 @@
 """A request as the decision core sees it: what the parser read from the body, and what the director added.
 
-`ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for the
-`attributes` in which plugins leave data for each other. Both attributes and prompt are gone once the endpoint is chosen and the pre-request
-hooks have run. They are structs because those are made in a fifth of a dataclass's time.
+`ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for what plugins leave
+there for each other. They are structs because those are made in a fifth of a dataclass's time.
 """
 
 from __future__ import annotations
@@ -47,6 +46,9 @@ class InferenceRequest(msgspec.Struct):
     """One request on its way through admission and scheduling.
 
     `headers` are lower-cased. `target_model` differs from `model` when a rewrite applies. `received_s` is monotonic seconds.
+
+    Plugins leave data for each other in `attributes`, which live as long as the request, and in `working`, which is gone (like the
+    prompt) once the endpoint is chosen and the pre-request hooks have run: what is larger than a few words belongs there.
     """
 
     request_id: str
@@ -61,6 +63,23 @@ class InferenceRequest(msgspec.Struct):
     size_bytes: int = 0
     received_s: float = 0.0
     attributes: dict[str, object] = msgspec.field(default_factory=dict)
+    working: dict[str, object] = msgspec.field(default_factory=dict)
+    more_headers: dict[str, str] | None = None
+    """For the model server, set by plugins (`set_header`)."""
+    metadata: dict[str, dict[str, object]] | None = None
+    """Dynamic metadata for the proxy by namespace, set by plugins (`set_metadata`)."""
+
+    def set_header(self, name: str, value: str) -> None:
+        """Send this header (lower-case name) to the model server, in place of the client's. Heard until pre-request hooks have run."""
+        if self.more_headers is None:
+            self.more_headers = {}
+        self.more_headers[name] = value
+
+    def set_metadata(self, namespace: str, key: str, value: object) -> None:
+        """Tell the proxy, as dynamic metadata: text, a number, or a mapping of them. Heard until pre-request hooks have run."""
+        if self.metadata is None:
+            self.metadata = {}
+        self.metadata.setdefault(namespace, {})[key] = value
 
     @property
     def prompt_tokens(self) -> int:

@@ -6,12 +6,42 @@ structs: one is made in 0.2 µs, a dataclass in 0.5 to 1.2, and every request ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
 from picker.endpoint import Endpoint
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one request; None is unknown. `prompt_tokens` includes those that came from a cache (`cached_tokens`)."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Response(msgspec.Struct):
+    """The model server's answer, as far as it has passed: what response plugins are shown.
+
+    `endpoint` is the one that answers (a fallback, if the proxy said so), None when it is not known. `headers` are lower-cased, of a
+    repeated one the last value. From `cause` on everything is known at the end only: `cause` is `completed`, `disconnected`, `evicted`
+    or what else ended it; `usage` is None when the answer tells none or is not read.
+    """
+
+    endpoint: Endpoint | None = None
+    status: int = 200
+    headers: Mapping[str, bytes] = {}
+    streaming: bool = False
+    cause: str = ""
+    usage: Usage | None = None
+    ttft_s: float | None = None
+    total_s: float | None = None
 
 
 class ScorerLabel(NamedTuple):

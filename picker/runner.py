@@ -19,10 +19,10 @@ from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
 from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
-from picker.director import Director, Pool, Stages
+from picker.director import Director, Pool
 from picker.errors import ConfigError
 from picker.exchange import Ledger, Place
-from picker.extproc.conversation import Conversation
+from picker.extproc.conversation import Conversation, Deliver
 from picker.extproc.health import Readiness
 from picker.extproc.transport import Served, TlsOptions, Transport, TransportOptions
 from picker.loader import Pipeline, load
@@ -51,7 +51,7 @@ class Core:
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
         self._reports = LoadReports(self.datastore.report_load, time.monotonic)
         self.director = Director(
-            Stages(pipeline.parsers, pipeline.admitters, pipeline.scheduler, pipeline.pre_request),
+            pipeline.stages,
             Pool(self.datastore.snapshot, self.datastore.match_subset),
             # The reference picker does not ask model servers to report their load.
             Ledger(
@@ -107,9 +107,10 @@ class Runner:
         self._transport: Transport | None = None
         self._admin: AdminServer | None = None
 
-    def _converse(self) -> Conversation:
+    def _converse(self, deliver: Deliver) -> Conversation:
         return Conversation(
             self.core.director,
+            deliver,
             max_body_bytes=self.settings.max_request_body_bytes,
             use_subset=not self.settings.disable_endpoint_subset_filter,
             now_s=time.monotonic(),

@@ -20,7 +20,7 @@ async def _serve(endpoints: Sequence[str], port: int, health_port: int) -> None:
     from picker.metrics import Metrics
 
     targets = cycle([endpoint.encode() for endpoint in endpoints])
-    converse: Any = lambda: Echo(targets)  # noqa: E731 (a conversation in all but name)
+    converse: Any = lambda deliver: Echo(targets)  # noqa: E731 (a conversation in all but name)
     options = TransportOptions("127.0.0.1", port, health_port, health_on_both=False, tls=None)
     transport = H2Transport(options, Served(converse, Metrics(), Readiness()))
     await transport.start()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from picker.accounting.decisions import DecisionLog
 from picker.config import default_source
 from picker.datalayer.datastore import Datastore
-from picker.director import Director, Pool, Stages
+from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointMetrics
 from picker.exchange import Ledger, Place
-from picker.extproc.conversation import Conversation
+from picker.extproc.conversation import Conversation, Deliver, undelivered
 from picker.extproc.h2.call import Methods
 from picker.extproc.h2.ext_proc_call import ext_proc
 from picker.loader import load
@@ -31,7 +31,7 @@ class World:
         for i, endpoint in enumerate(endpoints):
             self._datastore.report(endpoint, EndpointMetrics(i, i, i / 10, 16, 2_000, updated_s=0.0))
         self._director = Director(
-            Stages(pipeline.parsers, pipeline.admitters, pipeline.scheduler, pipeline.pre_request),
+            pipeline.stages,
             Pool(self._datastore.snapshot, self._datastore.match_subset),
             Ledger(self.metrics, self._place, self._now),
             DecisionLog(),
@@ -45,9 +45,9 @@ class World:
         state = self._datastore.find(host_port)
         return None if state is None else (state.endpoint, state.load)
 
-    def conversation(self) -> Conversation:
+    def conversation(self, deliver: Deliver = undelivered) -> Conversation:
         """A new stream."""
-        return Conversation(self._director, max_body_bytes=MAX_BODY_BYTES, use_subset=True, now_s=self.now_s)
+        return Conversation(self._director, deliver, max_body_bytes=MAX_BODY_BYTES, use_subset=True, now_s=self.now_s)
 
     def busy(self) -> list[str]:
         """What counts as in flight; nothing may, once every stream has ended."""

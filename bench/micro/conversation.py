@@ -9,7 +9,7 @@ from collections.abc import Callable
 from picker.accounting.decisions import DecisionLog
 from picker.config import default_source
 from picker.datalayer.datastore import Datastore
-from picker.director import Director, Pool, Stages
+from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointMetrics
 from picker.exchange import Ledger
 from picker.extproc.codec import decode, encode
@@ -66,7 +66,7 @@ def _converse(messages: list[bytes]) -> Callable[[], object]:
         return None
 
     director = Director(
-        Stages(pipeline.parsers, pipeline.admitters, pipeline.scheduler, pipeline.pre_request),
+        pipeline.stages,
         Pool(datastore.snapshot, datastore.match_subset),
         Ledger(metrics, place, time.monotonic),
         DecisionLog(),

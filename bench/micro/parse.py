@@ -9,7 +9,6 @@ from picker.config import default_source
 from picker.errors import BadRequest
 from picker.loader import load
 from picker.metrics import Metrics
-from picker.parsing.paths import ParserSet
 from picker.parsing.rewrite import rewrite_model
 
 _TURN = "The quick brown fox jumps over the lazy dog and looks for something else to jump over. "
@@ -35,7 +34,7 @@ def chat_body(size: int, turn_chars: int = 400) -> bytes:
 
 def benches() -> list[tuple[str, Callable[[], object]]]:
     """Named callables to time."""
-    parsers = ParserSet(load(default_source(), Metrics()).parsers)
+    parsers = load(default_source(), Metrics()).stages.parsers
 
     def parse(path: str, body: bytes) -> Callable[[], object]:
         def run() -> object:

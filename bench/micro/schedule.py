@@ -64,7 +64,7 @@ def _schedule(count: int, blocks: int, *, lora: bool = False, numbers: bool = Fa
     datastore, endpoints = _pool(count, rng, lora=lora)
     text = rng.randbytes(blocks * _BLOCK_BYTES)
     _teach(pipeline, datastore, text[: len(text) // 2])
-    schedule, snapshot = pipeline.scheduler.schedule, datastore.snapshot
+    schedule, snapshot = pipeline.stages.scheduler.schedule, datastore.snapshot
 
     if not numbers:
         return lambda: schedule(_request(text), snapshot().candidates())
@@ -109,7 +109,7 @@ def _reports(
 def _teach(pipeline: Pipeline, datastore: Datastore, text: bytes) -> None:
     snapshot = datastore.snapshot()
     for position in range(0, len(snapshot), 3):
-        for hook in pipeline.pre_request:
+        for hook in pipeline.stages.pre_request:
             hook.pre_request(_request(text), snapshot, position)
 
 

@@ -39,7 +39,7 @@ async def _serve(name: str, port: int, profile: str | None) -> None:
     from picker.metrics import Metrics
 
     targets = itertools.repeat(b"10.0.0.1:8000")
-    converse: Any = lambda: Echo(targets)  # noqa: E731 (a conversation in all but name)
+    converse: Any = lambda deliver: Echo(targets)  # noqa: E731 (a conversation in all but name)
     options = TransportOptions("127.0.0.1", port, port + 1, health_on_both=False, tls=None)
     served = Served(converse, Metrics(), Readiness())
     transport: Transport

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from picker.accounting.usage import Body, Usage, count, last_usage, usage_of
+from picker.accounting.usage import Body, count, last_usage, usage_of
 from picker.request import UsageFormat
+from picker.result import Usage
 
 MAX_EVENT_BYTES = 1024 * 1024
 

@@ -6,12 +6,12 @@ Nothing here raises: a response that cannot be read has no usage, and is passed 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from picker.request import UsageFormat
+from picker.result import Usage
 
 # No request has more tokens than this; a larger figure is a defect of the server and would spoil every sum it enters.
 MAX_TOKENS = 2**31 - 1
@@ -23,17 +23,6 @@ _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
 _MAX_CANDIDATES = 8
 _SHORT_BYTES = 8 * 1024
 """A whole answer of this size is decoded sooner (1 us a KB) than its end is taken apart (5 us)."""
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens of one request; None is unknown. `prompt_tokens` includes those that came from a cache (`cached_tokens`)."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
 
 
 class Body(msgspec.Struct, gc=False):

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from picker.errors import REJECTED_SATURATED, Rejected
-from picker.plugin import Handle, NoParameters, Parameters, SaturationDetector
+from picker.plugin import Handle, Parameters, SaturationDetector
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates, Snapshot
 from picker.units import parse_duration_s
@@ -57,17 +57,13 @@ class UtilizationDetector:
         return room if len(room) else candidates
 
 
-class SheddableAdmitter:
-    """Turns requests of negative priority away while the pool is full; lets everything else through."""
-
-    type = "sheddable-admitter"
-    Parameters = NoParameters
+class Shedding:
+    """Admission without queues: requests of negative priority are turned away while the pool is full; everything else passes."""
 
     def __init__(self, detector: SaturationDetector) -> None:
-        self.name = self.type
         self._detector = detector
 
-    def admit(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None:
+    def shed(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None:
         """Raises Rejected."""
         if request.priority < 0 and self._detector.saturation(snapshot, now_s) >= 1.0:
             raise Rejected("system saturated, sheddable request dropped", drop_reason=REJECTED_SATURATED)

@@ -21,6 +21,7 @@ from picker.extproc.events import (
     Headers,
     HeadersReply,
     ImmediateReply,
+    Metadata,
     Modes,
     Phase,
     ProtocolError,
@@ -130,7 +131,7 @@ def _long_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def encode(reply: Reply) -> bytes:
     """One ProcessingResponse."""
-    if isinstance(reply, StreamedBodyReply):
+    if isinstance(reply, StreamedBodyReply) and reply.metadata is None:
         body = reply.body
         head = _streamed_head(reply.phase, len(body), reply.end_of_stream)
         return b"".join((head, body, _STREAM_ENDS)) if reply.end_of_stream else head + body
@@ -151,8 +152,14 @@ def encode(reply: Reply) -> bytes:
         if reply.body is not None:
             common.body_mutation.body = reply.body
         _metadata(message, reply.metadata)
+    elif isinstance(reply, StreamedBodyReply):
+        piece = _body(message, reply.phase).body_mutation.streamed_response
+        piece.body = bytes(reply.body)
+        piece.end_of_stream = reply.end_of_stream
+        _metadata(message, reply.metadata)
     elif isinstance(reply, TrailersReply):
         (message.request_trailers if reply.phase is Phase.REQUEST else message.response_trailers).SetInParent()
+        _metadata(message, reply.metadata)
     else:
         _immediate(message.immediate_response, reply)
     return message.SerializeToString()
@@ -273,13 +280,25 @@ def _keep_body(mode: pb.ProcessingMode, modes: Modes) -> None:
     )
 
 
-def _metadata(message: pb.ProcessingResponse, metadata: Mapping[str, Mapping[str, str]] | None) -> None:
+def _metadata(message: pb.ProcessingResponse, metadata: Metadata | None) -> None:
     if metadata is None:
         return
     for namespace, values in metadata.items():
-        struct: Struct = message.dynamic_metadata.fields[namespace].struct_value
-        for key, value in values.items():
-            struct.fields[key].string_value = value
+        _struct(message.dynamic_metadata.fields[namespace].struct_value, values)
+
+
+def _struct(struct: Struct, values: Mapping[str, object]) -> None:
+    for key, value in values.items():
+        field = struct.fields[key]
+        if isinstance(value, bool):
+            field.bool_value = value
+        elif isinstance(value, int | float):
+            field.number_value = value
+        elif isinstance(value, Mapping):
+            field.struct_value.SetInParent()
+            _struct(field.struct_value, value)
+        else:
+            field.string_value = str(value)
 
 
 def _immediate(message: pb.ImmediateResponse, reply: ImmediateReply) -> None:

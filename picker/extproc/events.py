@@ -107,8 +107,12 @@ class HeaderChange(_Message, frozen=True):
 NO_CHANGE = HeaderChange()
 
 
+Metadata = Mapping[str, Mapping[str, object]]
+"""Dynamic metadata by namespace and key: text, numbers, and mappings of them."""
+
+
 class HeadersReply(_Message, frozen=True):
-    """Answers headers. `metadata` is the dynamic metadata by namespace.
+    """Answers headers.
 
     `keep_body` (of the modes the proxy runs in) asks it to keep the response body to itself, and to tell when the response is over.
     """
@@ -116,7 +120,7 @@ class HeadersReply(_Message, frozen=True):
     phase: Phase
     change: HeaderChange = NO_CHANGE
     clear_route_cache: bool = False
-    metadata: Mapping[str, Mapping[str, str]] | None = None
+    metadata: Metadata | None = None
     keep_body: Modes | None = None
 
 
@@ -126,6 +130,7 @@ class StreamedBodyReply(_Message, frozen=True):
     phase: Phase
     body: bytes | memoryview
     end_of_stream: bool
+    metadata: Metadata | None = None
 
 
 class BodyReply(_Message, frozen=True):
@@ -135,13 +140,14 @@ class BodyReply(_Message, frozen=True):
     body: bytes | None = None
     change: HeaderChange = NO_CHANGE
     clear_route_cache: bool = False
-    metadata: Mapping[str, Mapping[str, str]] | None = None
+    metadata: Metadata | None = None
 
 
 class TrailersReply(_Message, frozen=True):
     """Answers trailers; never changes them."""
 
     phase: Phase
+    metadata: Metadata | None = None
 
 
 class ImmediateReply(_Message, frozen=True):

@@ -8,11 +8,13 @@ from picker.accounting.restore import ModelRestorer
 from picker.accounting.sse import SseUsageReader
 from picker.accounting.usage import JsonUsageTail
 from picker.exchange import Exchange, UsageReader
-from picker.extproc.events import BodyMode, BodyReply, Phase, Reply, StreamedBodyReply
+from picker.extproc.events import BodyMode, BodyReply, Modes, Phase, Reply, StreamedBodyReply
 from picker.request import UsageFormat
 
 BODY_LIMIT_BYTES = 62_000
 """Envoy refuses streamed bodies of more than 64 KB; the reference keeps to this."""
+
+_DROPPABLE = frozenset({BodyMode.STREAMED, BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL})
 
 HOLD_LIMIT_BYTES = 8 << 20
 """A JSON response is held back until it is complete, as the reference does, but never more than this much of it."""
@@ -79,6 +81,14 @@ class ResponseBodyRelay:
     def unseen(self) -> bool:
         """The proxy keeps the body to itself, as far as can be told: the end of the stream is the end of the response."""
         return self._kept and not self._shown
+
+    def droppable(self, modes: Modes) -> bool:
+        """Whether the proxy can be asked to keep the body to itself.
+
+        It has to wait for that answer before it sends any. With full duplex on either side Envoy ignores the request (1.40), and ending the
+        stream instead loses answers, so there a body nobody needs still passes.
+        """
+        return self.unread and self._mode in _DROPPABLE and modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED
 
     def keep_body(self) -> None:
         """The proxy's mode says so, or it has been asked to; then it need not listen."""

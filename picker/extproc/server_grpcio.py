@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -13,8 +13,8 @@ import grpc
 from picker.endpoint import join_host_port
 from picker.errors import ConfigError
 from picker.extproc.codec import decode, encode
-from picker.extproc.conversation import Conversation
-from picker.extproc.events import ProtocolError, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.conversation import Conversation, Deliver
+from picker.extproc.events import ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
 from picker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def bind(server: grpc.aio.Server, host: str, port: int, flag: str, credentials: 
 class ExternalProcessor(grpc.GenericRpcHandler):
     """A generic handler: grpcio hands over and takes serialized messages."""
 
-    def __init__(self, converse: Callable[[], Conversation], metrics: Metrics) -> None:
+    def __init__(self, converse: Callable[[Deliver], Conversation], metrics: Metrics) -> None:
         self._converse = converse
         self._streams = metrics.streams_inflight.cell()
         self._duration = metrics.stream_duration.cell()
@@ -57,15 +57,28 @@ class ExternalProcessor(grpc.GenericRpcHandler):
         return self._handler if handler_call_details.method == METHOD else None
 
     async def _process(self, _: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        conversation = self._converse()
+        ears = _Ears(context)
+        conversation = self._converse(ears.unasked)
         started = perf_counter()
         self._streams.value += 1
         response_s = 0.0
         code = "Canceled"
         try:
             while not conversation.finished:
-                data: Any = await context.read()
+                if conversation.may_speak:
+                    data = await ears.either()
+                    for reply in ears.spoken():
+                        await context.write(encode(reply))
+                    if data is None:
+                        continue
+                else:
+                    data = await ears.message()
                 if data is grpc.aio.EOF:
+                    if conversation.waiting and not context.cancelled():
+                        # The proxy has said everything and waits for its answer.
+                        await ears.word()
+                        for reply in ears.spoken():
+                            await context.write(encode(reply))
                     # A cancelled stream ends like a finished one; grpcio cancels this task a moment later (794 of 800 times within
                     # one turn of the loop), and `code` should tell the two apart.
                     await asyncio.sleep(0)
@@ -77,15 +90,66 @@ class ExternalProcessor(grpc.GenericRpcHandler):
                     response_s += perf_counter() - began
                 for reply in replies:
                     await context.write(encode(reply))
+            for reply in ears.spoken():
+                await context.write(encode(reply))
             code = "OK"
         except ProtocolError as error:
             code = "InvalidArgument"
             log.warning("ext_proc stream refused: %s", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            ears.close()
             self._streams.value -= 1
             self._duration.observe(perf_counter() - started)
             if response_s:
                 self._response_time.observe(response_s)
             self._ended.cell(code).value += 1
             conversation.end()
+
+
+class _Ears:
+    """Listens to the proxy, and to what the conversation says unasked. grpcio's reads cannot be given up: one under way is kept."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        self._context = context
+        self._read: asyncio.Task[Any] | None = None
+        self._spoken: list[Reply] = []
+        self._word = asyncio.Event()
+
+    def unasked(self, replies: Sequence[Reply]) -> None:
+        """For the conversation."""
+        self._spoken += replies
+        self._word.set()
+
+    def spoken(self) -> Sequence[Reply]:
+        """What was said since the last time."""
+        spoken, self._spoken = self._spoken, []
+        self._word.clear()
+        return spoken
+
+    async def message(self) -> Any:
+        """The next message."""
+        if self._read is None:
+            return await self._context.read()
+        read, self._read = self._read, None
+        return await read
+
+    async def word(self) -> None:
+        """Until something has been said."""
+        await self._word.wait()
+
+    async def either(self) -> Any:
+        """The next message; None when something was said before it came."""
+        if self._read is None:
+            self._read = asyncio.ensure_future(self._context.read())
+        word = asyncio.ensure_future(self._word.wait())
+        try:
+            await asyncio.wait((self._read, word), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            word.cancel()
+        return await self.message() if self._read.done() else None
+
+    def close(self) -> None:
+        """The stream is over."""
+        if self._read is not None:
+            self._read.cancel()

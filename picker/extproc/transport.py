@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from picker.extproc.conversation import Conversation
+from picker.extproc.conversation import Conversation, Deliver
 from picker.extproc.health import Readiness
 from picker.metrics import Metrics
 
@@ -55,7 +55,7 @@ class TransportOptions:
 class Served:
     """What is behind the ports."""
 
-    converse: Callable[[], Conversation]
+    converse: Callable[[Deliver], Conversation]
     metrics: Metrics
     readiness: Readiness
 

@@ -72,7 +72,7 @@ class ApproxPrefixCacheProducer:
 
     def match(self, request: InferenceRequest, snapshot: Snapshot) -> PrefixMatch:
         """Computed once per request and snapshot; later callers get the same object."""
-        known = request.attributes.get(self.name)
+        known = request.working.get(self.name)
         if isinstance(known, PrefixMatch) and known.snapshot is snapshot:
             return known
         if snapshot is not self._snapshot:
@@ -85,7 +85,7 @@ class ApproxPrefixCacheProducer:
         else:
             runs = self.index.runs(hashes)
             match = PrefixMatch(self._spread(runs, len(hashes)) if runs else self._zeros, len(hashes), size, hashes, snapshot)
-        request.attributes[self.name] = match
+        request.working[self.name] = match
         return match
 
     def pre_request(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None:

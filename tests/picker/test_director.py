@@ -95,7 +95,7 @@ def test_an_open_exchange_keeps_no_prompt() -> None:
     exchange = handle(world, body=b'{"model":"m","prompt":"%b"}' % (b"word " * 1_000))
     request = exchange.request
     assert request is not None and request.prompt_tokens == 1250
-    assert (request.body.prompt.data, request.attributes) == (b"", {})
+    assert (request.body.prompt.data, request.working) == (b"", {})
     # A fallback that answers takes the tokens over.
     exchange.begin_response(200, None, streaming=True, served=at(1))
     assert world.load(at(1)).tokens == 1250

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from picker.accounting.usage import Usage
 from picker.exchange import Cause, Exchange
+from picker.result import Usage
 from tests.picker.world import P, World, at, config
 
 PODS = (P(0), P(1, 5))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from picker.admission.saturation import SheddableAdmitter, UtilizationDetector
+from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.catalogue import STAGES
 from picker.config import default_source
 from picker.errors import ConfigError
@@ -33,7 +33,7 @@ def shape(made: Pipeline) -> dict[str, tuple[list[str], list[tuple[str, float]],
     """Per profile: filters, weighted scorers, picker."""
     return {
         name: ([f.name for f in p.filters], [(s.plugin.name, s.weight) for s in p.scorers], p.picker.name)  # type: ignore[attr-defined]
-        for name, p in made.scheduler.profiles.items()
+        for name, p in made.stages.scheduler.profiles.items()
     }
 
 
@@ -50,23 +50,23 @@ PARSERS = ["openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-
 def test_the_default_pipeline() -> None:
     made = load(default_source(), Metrics())
     assert shape(made) == DEFAULT_SHAPE
-    assert types(made.parsers) == PARSERS
-    assert types([made.detector, made.scheduler.handler]) == ["utilization-detector", "single-profile-handler"]
-    assert types(made.admitters) == ["sheddable-admitter"]
-    assert types(made.producers) == types(made.pre_request) == types(made.watchers) == ["approx-prefix-cache-producer"]
+    assert types(made.stages.parsers.parsers) == PARSERS
+    assert types([made.detector, made.stages.scheduler.handler]) == ["utilization-detector", "single-profile-handler"]
+    assert isinstance(made.stages.shedder, Shedding)
+    assert types(made.producers) == types(made.stages.pre_request) == types(made.watchers) == ["approx-prefix-cache-producer"]
 
 
 def test_nothing_but_the_head_is_a_profile_that_picks_at_random() -> None:
     made = pipeline("")
     assert shape(made) == {"default": ([], [], "max-score-picker")}
-    assert types(made.parsers) == PARSERS
+    assert types(made.stages.parsers.parsers) == PARSERS
     assert made.producers == []
 
 
 def test_without_profiles_everything_declared_is_used() -> None:
     made = pipeline("plugins: [{type: decode-filter}, {type: random-picker}, {type: queue-scorer}, {type: openai-parser}]")
     assert shape(made) == {"default": (["decode-filter"], [("queue-scorer", 1.0)], "random-picker")}
-    assert types(made.parsers) == ["openai-parser"]
+    assert types(made.stages.parsers.parsers) == ["openai-parser"]
 
 
 def test_a_declared_picker_is_used_by_a_profile_without_one() -> None:
@@ -80,7 +80,7 @@ def test_names_and_weights() -> None:
         "schedulingProfiles: [{name: a, plugins: [{pluginRef: q, weight: 0.5}, {pluginRef: best}, {pluginRef: q}]}]"
     )
     assert shape(made) == {"a": ([], [("q", 0.5), ("q", 1.0)], "best")}
-    assert made.scheduler.profiles["a"].picker.count == 2  # type: ignore[attr-defined]
+    assert made.stages.scheduler.profiles["a"].picker.count == 2  # type: ignore[attr-defined]
 
 
 # As they are found in the field's charts and guides.
@@ -164,7 +164,7 @@ plugins:
 
 @pytest.mark.parametrize("name", WELL_KNOWN)
 def test_well_known_configurations_load(name: str) -> None:
-    assert pipeline(WELL_KNOWN[name]).scheduler.profiles
+    assert pipeline(WELL_KNOWN[name]).stages.scheduler.profiles
 
 
 @pytest.mark.parametrize("type_", [cls.type for stage in STAGES.values() for cls in stage])
@@ -177,7 +177,7 @@ def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_par
 def test_a_scorer_gets_its_default_producer_and_shares_it() -> None:
     made = pipeline("plugins: [{type: prefix-cache-scorer}, {type: token-load-scorer}]")
     (producer,) = made.producers
-    scorers = [s.plugin for s in made.scheduler.profiles["default"].scorers]
+    scorers = [s.plugin for s in made.stages.scheduler.profiles["default"].scorers]
     assert scorers[0]._producer is scorers[1]._prefix is producer  # type: ignore[attr-defined]
 
 
@@ -320,7 +320,7 @@ def test_deprecated_top_level_forms_work_and_are_reported(caplog: pytest.LogCapt
             "plugins: [{type: passthrough-parser}, {type: utilization-detector, name: d, parameters: {queueDepthThreshold: 1}}]\n"
             "schedulingProfiles: [{name: a}]\nparser: {pluginRef: passthrough-parser}\nsaturationDetector: {pluginRef: d}"
         )
-    assert types(made.parsers) == ["passthrough-parser"]
+    assert types(made.stages.parsers.parsers) == ["passthrough-parser"]
     assert made.detector.name == "d"  # type: ignore[attr-defined]
     messages = [r.getMessage() for r in caplog.records]
     assert messages == [
@@ -338,12 +338,12 @@ def test_deprecated_top_level_forms_work_and_are_reported(caplog: pytest.LogCapt
         "plugins: [{type: utilization-detector}]",
     ],
 )
-def test_the_saturation_detector_guards_the_admitter(body: str) -> None:
+def test_the_saturation_detector_guards_against_overload(body: str) -> None:
     made = pipeline(body)
     assert isinstance(made.detector, UtilizationDetector)
-    (admitter,) = made.admitters
-    assert isinstance(admitter, SheddableAdmitter)
-    assert admitter._detector is made.detector
+    shedding = made.stages.shedder
+    assert isinstance(shedding, Shedding)
+    assert shedding._detector is made.detector
 
 
 def test_parsers_keep_the_order_of_the_configuration() -> None:
@@ -351,7 +351,7 @@ def test_parsers_keep_the_order_of_the_configuration() -> None:
         "plugins: [{type: openai-parser}, {type: passthrough-parser}]\n"
         "requestHandler: {parsers: [{pluginRef: passthrough-parser}, {pluginRef: openai-parser}]}"
     )
-    assert types(pipeline(body).parsers) == ["passthrough-parser", "openai-parser"]
+    assert types(pipeline(body).stages.parsers.parsers) == ["passthrough-parser", "openai-parser"]
 
 
 def test_prefix_hits_are_counted_under_the_producers_name() -> None:

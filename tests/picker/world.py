@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from picker.accounting.decisions import DecisionLog
@@ -10,10 +10,12 @@ from picker.datalayer.datastore import Datastore
 from picker.datalayer.load_report import LoadReports
 from picker.director import Director, Pool, Stages
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
-from picker.exchange import Ledger, Place
-from picker.extproc.conversation import Conversation
+from picker.errors import Refusal
+from picker.exchange import Exchange, Ledger, Place
+from picker.extproc.conversation import Conversation, Deliver, undelivered
 from picker.loader import load
 from picker.metrics import Metrics
+from picker.request import InferenceRequest
 from picker.yaml_source import YamlSource
 from tests.support.prometheus import Page
 
@@ -50,11 +52,46 @@ def at(index: int, port: int = 8000) -> str:
     return f"192.168.1.{index + 1}:{port}"
 
 
+class Gate:
+    """A flow controller whose one queue is opened by hand."""
+
+    def __init__(self, *, open: bool = False, evictable: bool = False) -> None:
+        self.open = open
+        self.evictable = evictable
+        self.queue: list[Callable[[Refusal | None], None]] = []
+        self.left = 0
+        self.under_way: list[Exchange] = []
+
+    def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> Gate:
+        """Let it in, or keep it."""
+        if self.open:
+            decided(None)
+        else:
+            self.queue.append(decided)
+        return self
+
+    def leave(self) -> None:
+        """One has."""
+        self.left += 1
+
+    def opened(self, exchange: Exchange) -> None:
+        """One is on its way."""
+        exchange.evictable = self.evictable
+        self.under_way.append(exchange)
+        exchange.on_close(self.under_way.remove)
+
+
 class World:
     """Everything behind a conversation. `now` is moved by hand."""
 
     def __init__(
-        self, *pods: P, config: str = HERMETIC, max_body_bytes: int = 1 << 20, use_subset: bool = True, observe_responses: bool = True
+        self,
+        *pods: P,
+        config: str = HERMETIC,
+        max_body_bytes: int = 1 << 20,
+        use_subset: bool = True,
+        observe_responses: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         self.now = 100.0
         self.metrics = Metrics()
@@ -64,11 +101,15 @@ class World:
         self.ledger = Ledger(self.metrics, self._place, lambda: self.now, self.reports.take)
         self.pipeline = load(YamlSource(config, "test"), self.metrics)
         self.director = Director(
-            Stages(self.pipeline.parsers, self.pipeline.admitters, self.pipeline.scheduler, self.pipeline.pre_request),
+            self.pipeline.stages,
             Pool(self.datastore.snapshot, self.datastore.match_subset),
             self.ledger,
             self.decisions,
         )
+        self.gate = gate
+        if gate is not None:
+            stages = self.director.stages
+            self.director.stages = Stages(stages.parsers.parsers, stages.shedder, stages.scheduler, flow=gate)
         self._options: dict[str, Any] = {
             "max_body_bytes": max_body_bytes,
             "use_subset": use_subset,
@@ -86,9 +127,9 @@ class World:
         state = self.datastore.find(host_port)
         return None if state is None else (state.endpoint, state.load)
 
-    def conversation(self) -> Conversation:
+    def conversation(self, deliver: Deliver = undelivered) -> Conversation:
         """A new stream."""
-        return Conversation(self.director, now_s=self.now, **self._options)
+        return Conversation(self.director, deliver, now_s=self.now, **self._options)
 
     def load(self, address: str) -> EndpointLoad:
         """What is in flight there."""

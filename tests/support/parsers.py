@@ -10,4 +10,4 @@ from picker.parsing.paths import ParserSet
 
 def default_parsers() -> ParserSet:
     """In the order of the contract, section 1.9."""
-    return ParserSet(load(default_source(), Metrics()).parsers)
+    return load(default_source(), Metrics()).stages.parsers

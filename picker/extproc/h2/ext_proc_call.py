@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from picker.extproc.codec import decode, encode
-from picker.extproc.conversation import Conversation
-from picker.extproc.events import ProtocolError, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.conversation import Conversation, Deliver
+from picker.extproc.events import ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
 from picker.extproc.h2.call import Method, Responder
 from picker.extproc.h2.status import Status, StatusError
 from picker.metrics import Metrics
@@ -23,7 +23,7 @@ _RESPONSE_EVENTS = frozenset({ResponseHeaders, ResponseBody, ResponseTrailers})
 class ExtProcMethod:
     """Makes a call for each stream; the cells of its metrics are looked up once."""
 
-    def __init__(self, converse: Callable[[], Conversation], metrics: Metrics) -> None:
+    def __init__(self, converse: Callable[[Deliver], Conversation], metrics: Metrics) -> None:
         self.converse = converse
         self.inflight = metrics.streams_inflight.cell()
         self.duration = metrics.stream_duration.cell()
@@ -32,7 +32,7 @@ class ExtProcMethod:
 
     def __call__(self, responder: Responder) -> ExtProcCall:
         """For the connection."""
-        return ExtProcCall(self)
+        return ExtProcCall(self, responder)
 
 
 class ExtProcCall:
@@ -42,11 +42,14 @@ class ExtProcCall:
     has left; so the end of the response, as the messages tell it, decides whether a reset counts as OK or Canceled.
     """
 
-    __slots__ = ("_conversation", "_method", "_response_s", "_started_s")
+    __slots__ = ("_conversation", "_half_closed", "_method", "_responder", "_response_s", "_started_s")
 
-    def __init__(self, method: ExtProcMethod) -> None:
+    def __init__(self, method: ExtProcMethod, responder: Responder) -> None:
         self._method = method
-        self._conversation = method.converse()
+        self._responder = responder
+        self._half_closed = False
+        """The proxy has ended its side while a request of it was waiting."""
+        self._conversation = method.converse(self._deliver)
         self._started_s = perf_counter()
         self._response_s = 0.0
         method.inflight.value += 1
@@ -70,9 +73,17 @@ class ExtProcCall:
             raise StatusError(Status.INVALID_ARGUMENT, str(error)) from None
         return replies
 
+    def _deliver(self, replies: Sequence[Reply]) -> None:
+        """What the conversation says unasked."""
+        for reply in replies:
+            self._responder.send(encode(reply))
+        if self._conversation.finished or self._half_closed:
+            self._responder.finish(Status.OK)
+
     def half_closed(self) -> bool:
-        """The proxy has said everything, so have we."""
-        return True
+        """The proxy has said everything; so have we, unless it waits for an answer."""
+        self._half_closed = self._conversation.waiting
+        return not self._half_closed
 
     def end(self, status: Status) -> None:
         """Settle."""
@@ -89,6 +100,6 @@ class ExtProcCall:
                 method.response_time.observe(self._response_s)
 
 
-def ext_proc(converse: Callable[[], Conversation], metrics: Metrics) -> dict[bytes, Method]:
+def ext_proc(converse: Callable[[Deliver], Conversation], metrics: Metrics) -> dict[bytes, Method]:
     """The service's methods by path."""
     return {PATH: ExtProcMethod(converse, metrics)}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picker.accounting.sse import MAX_EVENT_BYTES, SseUsageReader
-from picker.accounting.usage import Usage
 from picker.request import UsageFormat
+from picker.result import Usage
 
 OPENAI, RESPONSES, ANTHROPIC = UsageFormat.OPENAI, UsageFormat.RESPONSES, UsageFormat.ANTHROPIC
 DATA = Path(__file__).parents[2] / "data" / "sse"

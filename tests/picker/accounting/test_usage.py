@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picker.accounting.usage import TAIL_BYTES, JsonUsageTail, Usage, read_usage_json
+from picker.accounting.usage import TAIL_BYTES, JsonUsageTail, read_usage_json
 from picker.request import UsageFormat
+from picker.result import Usage
 
 OPENAI, RESPONSES, ANTHROPIC, NONE = UsageFormat.OPENAI, UsageFormat.RESPONSES, UsageFormat.ANTHROPIC, UsageFormat.NONE
 DATA = Path(__file__).parents[2] / "data" / "sse"

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from picker.admission.saturation import SheddableAdmitter, UtilizationDetector
+from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.endpoint import NEVER_SCRAPED, EndpointMetrics
 from picker.errors import Rejected
-from picker.plugin import Admitter, Filter, SaturationDetector
+from picker.plugin import Filter, SaturationDetector
 from picker.snapshot import Snapshot
 from tests.picker.scheduling.pool import build, pool, request
 
@@ -99,12 +99,12 @@ class Level:
     [(-1, 1.0, True), (-1, 3.0, True), (-1, 0.999, False), (-100, 1.0, True), (0, 9.0, False), (5, 9.0, False)],
 )
 def test_only_sheddable_requests_are_turned_away(priority: int, level: float, refused: bool) -> None:
-    admitter = SheddableAdmitter(Level(level))
+    shedding = Shedding(Level(level))
     if not refused:
-        admitter.admit(request(priority=priority), pool([fresh()]), NOW_S)
+        shedding.shed(request(priority=priority), pool([fresh()]), NOW_S)
         return
     with pytest.raises(Rejected) as error:
-        admitter.admit(request(priority=priority), pool([fresh()]), NOW_S)
+        shedding.shed(request(priority=priority), pool([fresh()]), NOW_S)
     assert error.value.message == "system saturated, sheddable request dropped"
     assert error.value.drop_reason == "rejected-saturated"
 
@@ -113,4 +113,3 @@ def test_their_stages() -> None:
     detector = build(UtilizationDetector)
     assert isinstance(detector, SaturationDetector)
     assert isinstance(detector, Filter)
-    assert isinstance(SheddableAdmitter(detector), Admitter)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from picker.accounting.usage import Usage
 from picker.extproc.conversation import Conversation
 from picker.extproc.events import (
     BodyMode,
@@ -24,6 +23,7 @@ from picker.extproc.events import (
     ResponseTrailers,
     StreamedBodyReply,
 )
+from picker.result import Usage
 from tests.picker.extproc.transcript import ASKING, OK, PODS, SSE, completion
 from tests.picker.world import PASSTHROUGH, World
 

@@ -37,16 +37,16 @@ from tests.picker.extproc.transcript import (
     play,
 )
 from tests.picker.extproc.unread_transcripts import UNREAD
-from tests.picker.world import P, World
+from tests.picker.extproc.waiting_transcripts import WAITING
+from tests.picker.world import Gate, P, World
 
-TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD, *LOAD_REPORTS]
+TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD, *LOAD_REPORTS, *WAITING]
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)
 def test_transcript(transcript: Transcript) -> None:
     world = transcript.world()
-    conversation = world.conversation()
-    play(transcript, conversation)
+    conversation, _ = play(transcript, world)
     conversation.end()
     conversation.end()
     world.assert_idle()
@@ -64,13 +64,14 @@ def _every_pair() -> set[Pair]:
 
 
 def test_every_transition_is_in_some_transcript() -> None:
-    went_through = {pair for t in TRANSCRIPTS for pair in play(t, t.world().conversation())}
+    went_through = {pair for t in TRANSCRIPTS for pair in play(t, t.world())[1]}
     assert went_through == TRANSITIONS.keys()
 
 
 TO_STATE: dict[State, list[Event]] = {
     State.START: [],
     State.COLLECTING: [RequestHeaders(ASKING)],
+    State.WAITING: [RequestHeaders(ASKING), RequestBody(BODY, True)],
     State.ROUTED: [RequestHeaders(ASKING), RequestBody(BODY, True)],
     State.RESPONDING: [RequestHeaders(ASKING), RequestBody(BODY, True), ResponseHeaders(SSE)],
     State.DONE: [RequestHeaders(ASKING), RequestBody(BODY, True), ResponseHeaders(SSE, True)],
@@ -87,7 +88,7 @@ EVENTS: list[Event] = [
 
 @pytest.mark.parametrize(("state", "kind"), sorted(_every_pair() - TRANSITIONS.keys(), key=str))
 def test_everything_else_is_a_protocol_error(state: State, kind: type[Event]) -> None:
-    world = World(*PODS)
+    world = World(*PODS, gate=Gate() if state is State.WAITING else None)
     conversation = world.conversation()
     for event in TO_STATE[state]:
         conversation.receive(event)

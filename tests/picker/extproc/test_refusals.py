@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from picker.director import Stages
 from picker.errors import REJECTED_SATURATED, Rejected
 from picker.extproc.events import (
     BodyMode,
@@ -158,8 +157,7 @@ REFUSALS = [
 @pytest.mark.parametrize("transcript", REFUSALS, ids=lambda t: t.name)
 def test_refusal(transcript: Transcript) -> None:
     world = transcript.world()
-    conversation = world.conversation()
-    play(transcript, conversation)
+    conversation, _ = play(transcript, world)
     # What the proxy still sends before it notices is passed over.
     for late in (RequestBody(b"late", True), ResponseHeaders([]), ResponseBody(b"", True)):
         assert list(conversation.receive(late)) == []
@@ -201,8 +199,7 @@ def _converse(world: World) -> list[object]:
 def test_an_admitters_refusal_comes_with_its_reason_and_a_hint_when_to_retry() -> None:
     world = World(*PODS)
     denies = Denies(Rejected("system saturated, sheddable request dropped", drop_reason=REJECTED_SATURATED, retry_after_s=0.4))
-    old = world.director.stages
-    world.director.stages = Stages(old.parsers.parsers, (denies,), old.scheduler, old.pre_request)
+    world.director.stages.admitters = (denies,)
     (reply,) = _converse(world)
     assert isinstance(reply, ImmediateReply)
     plain = refused(429, "ResourceExhausted - system saturated, sheddable request dropped", "rejected-saturated")
@@ -217,13 +214,11 @@ def _break_scorer(world: World) -> None:
 
 
 def _break_admitter(world: World) -> None:
-    old = world.director.stages
-    world.director.stages = Stages(old.parsers.parsers, (Denies(KeyError("x")),), old.scheduler, old.pre_request)
+    world.director.stages.admitters = (Denies(KeyError("x")),)
 
 
 def _break_hook(world: World) -> None:
-    old = world.director.stages
-    world.director.stages = Stages(old.parsers.parsers, old.admitters, old.scheduler, (Breaks(),))
+    world.director.stages.pre_request = (Breaks(),)
 
 
 @pytest.mark.parametrize("damage", [_break_scorer, _break_admitter, _break_hook])

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from picker.errors import EVICTED, Evicted
 from picker.extproc.codec import encode
 from picker.extproc.conversation import TRANSITIONS, State
 from picker.extproc.events import (
@@ -29,8 +30,8 @@ from picker.extproc.transport import Served, Transport, TransportOptions
 from picker.extproc.transport_grpcio import GrpcioTransport
 from picker.extproc.transport_h2 import H2Transport
 from tests.picker.extproc.test_conversation import EVENTS, TO_STATE, TRANSCRIPTS
-from tests.picker.extproc.transcript import PODS, Hears, Transcript
-from tests.picker.world import World
+from tests.picker.extproc.transcript import PODS, Hears, Transcript, Turn, take_turn
+from tests.picker.world import Gate, World
 from tests.support.ext_proc import METHOD
 from tests.support.ports import free_ports
 from tests.support.waiting import PATIENCE_S, until
@@ -107,6 +108,10 @@ async def test_transcript(transcript: Transcript, name: str) -> None:
             if isinstance(step, Hears):
                 await call.write(wire(step.event))
                 continue
+            if isinstance(step, Turn):
+                await _queued(world)
+                take_turn(world)
+                continue
             for reply in step.replies:
                 assert await call.read() == encode(reply), f"{transcript.name}, step {number}"
         if not transcript.finished:
@@ -119,6 +124,59 @@ async def test_transcript(transcript: Transcript, name: str) -> None:
     assert world.page().value("llm_d_epp_extproc_streams_total", code="OK") == 1
 
 
+async def _queued(world: World) -> None:
+    async def waits() -> bool:
+        return world.gate is not None and bool(world.gate.queue)
+
+    await until(waits, "the request waits")
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("answering", [False, True])
+async def test_an_eviction_reaches_the_proxy_and_ends_the_stream(answering: bool, name: str) -> None:
+    gate = Gate(open=True, evictable=True)
+    world = World(*PODS, gate=gate)
+    async with served(name, world) as (transport, channel), asyncio.timeout(PATIENCE_S):
+        call: Any = channel.stream_stream(METHOD)()
+        for event in TO_STATE[State.RESPONDING if answering else State.ROUTED]:
+            await call.write(wire(event))
+        for _ in range(3 if answering else 2):
+            await call.read()
+        gate.under_way[0].evict(Evicted("request evicted by flow control", drop_reason=EVICTED))
+        reply = pb.ProcessingResponse.FromString(await call.read())
+        assert (reply.immediate_response.status.code, reply.immediate_response.body) == (429, b"request evicted by flow control")
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        await ended(transport)
+    world.assert_idle()
+    assert world.outcomes() == {"Evicted": 1}
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("half", [False, True])
+async def test_a_proxy_may_leave_or_fall_silent_while_a_request_waits(half: bool, name: str) -> None:
+    """Silent: it ends its side of the stream and still hears the decision."""
+    world = World(*PODS, gate=Gate())
+    assert world.gate is not None
+    async with served(name, world) as (transport, channel), asyncio.timeout(PATIENCE_S):
+        call: Any = channel.stream_stream(METHOD)()
+        for event in TO_STATE[State.WAITING]:
+            await call.write(wire(event))
+        await _queued(world)
+        if half:
+            await call.done_writing()
+            await asyncio.sleep(0.02)
+            take_turn(world)
+            assert pb.ProcessingResponse.FromString(await call.read()).HasField("request_headers")
+            assert pb.ProcessingResponse.FromString(await call.read()).HasField("request_body")
+            assert await call.read() is grpc.aio.EOF
+        else:
+            call.cancel()
+        await ended(transport)
+    assert world.gate.left == (0 if half else 1)
+    world.assert_idle()
+
+
 def _illegal() -> list[tuple[State, Event]]:
     return [(state, event) for state in State for event in EVENTS if (state, type(event)) not in TRANSITIONS]
 
@@ -126,7 +184,7 @@ def _illegal() -> list[tuple[State, Event]]:
 @pytest.mark.parametrize("name", TRANSPORTS)
 @pytest.mark.parametrize(("state", "event"), _illegal(), ids=lambda value: value.name if isinstance(value, State) else type(value).__name__)
 async def test_what_cannot_come_ends_the_stream(state: State, event: Event, name: str) -> None:
-    world = World(*PODS)
+    world = World(*PODS, gate=Gate() if state is State.WAITING else None)
     async with served(name, world) as (transport, channel), asyncio.timeout(PATIENCE_S):
         call: Any = channel.stream_stream(METHOD)()
         for before in [*TO_STATE[state], event]:

@@ -30,7 +30,7 @@ from picker.extproc.events import (
     TrailersReply,
 )
 from picker.extproc.headers import DESTINATION
-from tests.picker.world import HERMETIC, P, World, at
+from tests.picker.world import HERMETIC, Gate, P, World, at
 
 PODS = (P(0, 3, 0.2), P(1, 0, 0.1), P(2, 10, 0.2))
 """The second one is the best."""
@@ -59,7 +59,12 @@ class Says:
     replies: Sequence[Reply]
 
 
-Step = Hears | Says
+@dataclass(frozen=True)
+class Turn:
+    """The request that waits has its turn."""
+
+
+Step = Hears | Says | Turn
 
 
 def hears(event: Event) -> Hears:
@@ -92,6 +97,8 @@ class Transcript:
     unread: str = ""
     """What became of a response body nobody looked at."""
     reports: dict[str, tuple[int, float]] = field(default_factory=dict)
+    waits: bool = False
+    """Requests wait for their turn."""
 
     def world(self) -> World:
         """What it takes place in."""
@@ -101,27 +108,37 @@ class Transcript:
             max_body_bytes=self.max_body_bytes,
             use_subset=self.use_subset,
             observe_responses=self.observe_responses,
+            gate=Gate() if self.waits else None,
         )
 
 
 Pair = tuple[State, type[Event]]
 
 
-def play(transcript: Transcript, conversation: Conversation) -> list[Pair]:
-    """Runs the steps; returns the (state, event) pairs they went through."""
+def play(transcript: Transcript, world: World) -> tuple[Conversation, list[Pair]]:
+    """Runs the steps; returns the conversation, and the (state, event) pairs it went through."""
     went_through: list[Pair] = []
     pending: list[Reply] = []
+    conversation = world.conversation(lambda replies: pending.extend(replies))
     for number, step in enumerate(transcript.steps, 1):
         where = f"{transcript.name}, step {number}"
         if isinstance(step, Hears):
             went_through.append((conversation.state, type(step.event)))
             pending += conversation.receive(step.event)
+        elif isinstance(step, Turn):
+            take_turn(world)
         else:
             assert pending == list(step.replies), f"{where}\n said: {pending}\n should: {list(step.replies)}"
-            pending = []
+            pending.clear()
     assert not pending, f"{transcript.name}: said without being asked: {pending}"
     assert conversation.finished == transcript.finished, transcript.name
-    return went_through
+    return conversation, went_through
+
+
+def take_turn(world: World) -> None:
+    """Of the one request that waits."""
+    assert world.gate is not None
+    world.gate.queue.pop()(None)
 
 
 # ---- words for what is said ----------------------------------------------------------------------------------------------------

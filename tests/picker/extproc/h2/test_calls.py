@@ -27,7 +27,7 @@ class Conversation:
     """Echoes; an empty request body is a protocol error."""
 
     def __init__(self) -> None:
-        self.finished = self.answered = False
+        self.finished = self.answered = self.waiting = False
         self.ended = 0
 
     def receive(self, event: Any) -> Any:
@@ -49,7 +49,7 @@ async def transport(readiness: Readiness) -> AsyncIterator[tuple[H2Transport, Me
     port, health_port = free_ports(2)
     metrics, made = Metrics(), []
 
-    def converse() -> Any:
+    def converse(deliver: object) -> Any:
         made.append(Conversation())
         return made[-1]
 

@@ -117,4 +117,4 @@ def test_prefix_cache_scorer_asks_the_producer_it_is_told() -> None:
     snapshot = warmed(producer, blocks_of(1), [1])
     asked = request(blocks_of(1))
     assert list(scorer.score(asked, snapshot.candidates())) == [1.0]
-    assert list(asked.attributes) == ["mine"]
+    assert list(asked.working) == ["mine"]
