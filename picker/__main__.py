@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from picker.logs import configure
 
-        configure(settings.verbosity, settings.log_encoder)
+        configure(settings.verbosity, settings.log_encoder, settings.log_time, settings.traceback_level)
         return uvloop.run(_serve(settings))
     except ConfigError as error:
         sys.stderr.write(f"fairlead picker: {error}\n")

@@ -115,7 +115,7 @@ class Pool:
 Resume = Callable[[Exchange | Refusal], None]
 
 
-def _unheard(outcome: Exchange | Refusal) -> None:
+def unheard(outcome: Exchange | Refusal) -> None:
     """For callers whose requests never wait."""
     raise AssertionError("a request had to wait and nobody was there to hear of it")
 
@@ -123,7 +123,7 @@ def _unheard(outcome: Exchange | Refusal) -> None:
 class Waiting:
     """A request that has not been decided yet. It ends once: `resume` is told, or `cancel` is called."""
 
-    __slots__ = ("_begun", "_director", "_leave", "_outcome", "_over", "_request", "_resume", "_subset")
+    __slots__ = ("_begun", "_director", "_leave", "_outcome", "_over", "_request", "_resume", "_subset", "on_cancel")
 
     def __init__(self, director: Director, request: InferenceRequest, subset: Sequence[str] | None, resume: Resume) -> None:
         self._director = director
@@ -131,6 +131,7 @@ class Waiting:
         self._subset = subset
         self._resume = resume
         self._leave: Callable[[], None] | None = None
+        self.on_cancel: Callable[[], None] | None = None
         self._begun = False
         self._over = False
         self._outcome: Exchange | Refusal | None = None
@@ -159,6 +160,8 @@ class Waiting:
         if self._leave is not None:
             self._leave()
         self._director.left(self._request)
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     def _decided(self, refusal: Refusal | None) -> None:
         """By flow control."""
@@ -225,7 +228,7 @@ class Director:
         *,
         request_id: str,
         received_s: float,
-        resume: Resume = _unheard,
+        resume: Resume = unheard,
     ) -> Exchange | Waiting:
         """Decide where a complete request goes. Raises a Refusal, or whatever a plugin raises; both are counted here.
 
@@ -305,6 +308,10 @@ class Director:
     def refuse(self, headers: Mapping[str, str], refusal: Refusal) -> None:
         """Count a refusal that was decided before the stages ran."""
         self._count_refusal(headers, "", refusal)
+
+    def age_s(self, received_s: float) -> float:
+        """How long ago that was."""
+        return self._ledger.now() - received_s
 
     def new_request_id(self) -> str:
         """A random UUID (version 4). From a PRNG seeded by the system: an id to find a request by, not a secret."""

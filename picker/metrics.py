@@ -46,7 +46,8 @@ def _same(prefix: str, name: str, labels: tuple[str, ...] = ()) -> list[Twin]:
 class Metrics:
     """The families, as attributes, and the registry they are scraped from."""
 
-    def __init__(self, *, label_limit: int = 1000) -> None:
+    def __init__(self, *, label_limit: int = 1000, legacy: bool = True, streams: bool = True) -> None:
+        """At most `label_limit` different models and fairness ids. `legacy`: under their old names, too; `streams`: those of ext_proc."""
         p = "llm_d_epp_"
         self.request_total = Counter(p + "request_total", "Requests by model.", _L, _objective("request_total", priority="priority"))
         self.request_error_total = Counter(
@@ -168,6 +169,11 @@ class Metrics:
         self.cap_fairness = LabelCap(label_limit)
         self._series: dict[tuple[str, str, str, str], RequestSeries] = {}
         families = [f for f in vars(self).values() if isinstance(f, Counter | Gauge | Histogram)]
+        if not streams:
+            families = [f for f in families if not f.name.startswith(p + "extproc_stream")]
+        if not legacy:
+            for family in families:
+                family.twins = ()
         self.collector = InstrumentCollector(families)
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self.collector)

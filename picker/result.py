@@ -88,6 +88,10 @@ class ProfileResult(msgspec.Struct):
         """The picked endpoints, best first."""
         return [self.candidates[i] for i in self.picked]
 
+    def scores_by_address(self) -> dict[str, float]:
+        """The total of every endpoint that was scored, picked or not."""
+        return {e.host_port: total for e, total in zip(self.candidates, self.totals, strict=True)}
+
     @property
     def columns(self) -> list[ScoreColumn]:
         """The scores with their scorers."""

@@ -17,6 +17,9 @@ from picker.units import parse_duration_s
 MIN_REFRESH_S = 0.05
 
 DEFAULT_INDEX_BYTES = 256 << 20
+TLS_VERSIONS = ("VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13")
+DEFAULT_TLS_VERSION = "VersionTLS12"
+TIME_ENCODINGS = ("epoch", "millis", "nano", "iso8601", "rfc3339", "rfc3339nano")
 
 _MIN_INDEX_BYTES = 1 << 20
 _MAX_MESSAGE_SIZE = 2**31 - 1
@@ -37,6 +40,9 @@ class Settings:
     grpc_max_send_msg_size_bytes: int | None
     max_request_body_bytes: int
     response_metrics: bool
+    emit_endpoint_scores: bool
+    legacy_metrics: bool
+    enable_grpc_stream_metrics: bool
     pool_name: str
     endpoints: str | None
     endpoints_file: Path | None
@@ -46,11 +52,17 @@ class Settings:
     metrics_staleness_threshold_s: float
     verbosity: int
     log_encoder: str
+    log_time: str
+    traceback_level: str
+    enable_pprof: bool
+    tracing: bool
     health_checking: bool
     secure_serving: bool
     cert_path: Path | None
     enable_cert_reload: bool
     client_ca_file: Path | None
+    tls_min_version: str
+    tls_cipher_suites: str
     transport: str
     config_file: Path | None
     config_text: str | None
@@ -71,6 +83,9 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         grpc_max_send_msg_size_bytes=flags.grpc_max_send_msg_size,
         max_request_body_bytes=flags.max_request_body_size,
         response_metrics=flags.response_metrics,
+        emit_endpoint_scores=flags.emit_endpoint_scores,
+        legacy_metrics=flags.legacy_metrics,
+        enable_grpc_stream_metrics=flags.enable_grpc_stream_metrics,
         pool_name=flags.pool_name,
         endpoints=flags.endpoints,
         endpoints_file=flags.endpoints_file,
@@ -78,13 +93,19 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
         refresh_prometheus_metrics_interval_s=flags.refresh_prometheus_metrics_interval,
         metrics_staleness_threshold_s=flags.metrics_staleness_threshold,
-        verbosity=flags.v,
-        log_encoder=flags.zap_encoder,
+        verbosity=flags.v if flags.zap_log_level is None else flags.zap_log_level,
+        log_encoder=flags.zap_encoder or ("console" if flags.zap_devel else "json"),
+        log_time=flags.zap_time_encoding,
+        traceback_level=flags.zap_stacktrace_level,
+        enable_pprof=flags.enable_pprof,
+        tracing=flags.tracing,
         health_checking=flags.health_checking,
         secure_serving=flags.secure_serving,
         cert_path=flags.cert_path,
         enable_cert_reload=flags.enable_cert_reload,
         client_ca_file=flags.client_ca_file,
+        tls_min_version=flags.tls_min_version,
+        tls_cipher_suites=flags.tls_cipher_suites or "",
         transport=flags.transport,
         config_file=flags.config_file,
         config_text=flags.config_text,
@@ -99,6 +120,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         raise ConfigError("--cert-path needs --secure-serving")
     if settings.client_ca_file is not None and not (settings.secure_serving and settings.transport == "h2"):
         raise ConfigError("--client-ca-file needs --secure-serving and --transport h2")
+    if (settings.tls_cipher_suites or settings.tls_min_version != DEFAULT_TLS_VERSION) and settings.transport != "h2":
+        raise ConfigError("--tls-min-version and --tls-cipher-suites need --transport h2")
     if settings.enable_cert_reload and settings.cert_path is None:
         raise ConfigError("--enable-cert-reload needs --cert-path: a self-signed certificate has no files to look at")
     return settings
@@ -119,6 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     _bool(serving, "--enable-cert-reload", False, "use changed certificate files without a restart")
     serving.add_argument("--client-ca-file", type=Path, metavar="FILE", help="PEM; proxies must show a certificate signed by it (h2 only)")
     serving.add_argument(
+        "--tls-min-version", choices=TLS_VERSIONS, default=DEFAULT_TLS_VERSION, metavar="VERSION",
+        help=f"one of {', '.join(TLS_VERSIONS)} (h2 only; default: %(default)s)",
+    )  # fmt: skip
+    serving.add_argument(
+        "--tls-cipher-suites", metavar="NAME,...",
+        help="cipher suites of TLS 1.2 by their IANA names (h2 only; default: those of the TLS library)",
+    )  # fmt: skip
+    serving.add_argument(
         "--transport", choices=("h2", "grpcio"), default="h2",
         help="gRPC server: the lean one made for ext_proc, or grpcio (default: %(default)s)",
     )  # fmt: skip
@@ -133,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         help="larger request bodies are refused with 413; 0 = no limit (default: 64MiB)",
     )  # fmt: skip
     _bool(serving, "--response-metrics", True, "read token usage and times from response bodies; false: look at none that need not change")
+    _bool(serving, "--emit-endpoint-scores", False, "tell the proxy how every endpoint was scored, as dynamic metadata")
+    _bool(serving, "--legacy-metrics", True, "serve metrics under their deprecated names, too")
+    _bool(serving, "--enable-grpc-stream-metrics", True, "serve the metrics of ext_proc streams")
 
     pool = p.add_argument_group("endpoints")
     pool.add_argument("--endpoints", metavar="HOST:PORT,...", help="model servers; a DNS name stands for all its addresses")
@@ -165,7 +199,20 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument(
         "-v", "--v", type=_count, default=2, metavar="LEVEL", help="2 default, 3 verbose, 4 debug, 5 trace (default: %(default)s)"
     )
-    config.add_argument("--zap-encoder", choices=("console", "json"), default="console", help="log format (default: %(default)s)")
+    _bool(config, "--zap-devel", True, "false: --zap-encoder is json unless it is given")
+    config.add_argument("--zap-encoder", choices=("console", "json"), help="log format (default: console)")
+    config.add_argument(
+        "--zap-log-level", type=_zap_level, metavar="LEVEL", help="debug, info, error, or a number as for -v; goes before -v"
+    )
+    config.add_argument(
+        "--zap-stacktrace-level", choices=("info", "error", "panic"), default="error",
+        help="records from this level on show the traceback they have; panic: none does (default: %(default)s)",
+    )  # fmt: skip
+    config.add_argument(
+        "--zap-time-encoding", choices=TIME_ENCODINGS, default="iso8601", help="of log records, see docs/flags.md (default: %(default)s)"
+    )
+    _bool(config, "--enable-pprof", True, "serve /debug/tasks: what every task and thread is doing")
+    _bool(config, "--tracing", True, "OpenTelemetry spans, where the environment names an exporter")
     return p
 
 
@@ -193,6 +240,16 @@ def _count(text: str) -> int:
     if text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"'{text}': expected a whole number that is not negative")
+
+
+def _zap_level(text: str) -> int:
+    """As a verbosity."""
+    named = {"debug": 4, "info": 2, "error": 0, "panic": 0}
+    if text in named:
+        return named[text]
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}': expected debug, info, error or a whole number")
 
 
 def _duration(text: str) -> float:

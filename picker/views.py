@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from picker.admin import Query, View
@@ -36,7 +40,24 @@ def views(core: Core) -> dict[str, View]:
         records = core.decisions.find(request_id=query.get("request_id"), limit=int(text))
         return 200, {"decisions": [record.as_dict() for record in records]}
 
-    return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions}
+    def tasks(query: Query) -> tuple[int, Any]:
+        return 200, {"tasks": [_task(task) for task in asyncio.all_tasks()], "threads": _threads()}
+
+    debug: dict[str, View] = {"/debug/tasks": tasks} if core.settings.enable_pprof else {}
+    return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions, **debug}
+
+
+def _task(task: asyncio.Task[Any]) -> dict[str, Any]:
+    frames = task.get_stack(limit=8)
+    return {"name": task.get_name(), "at": [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_qualname}" for f in frames]}
+
+
+def _threads() -> list[dict[str, Any]]:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return [
+        {"name": names.get(ident, str(ident)), "at": [f"{s.filename}:{s.lineno} {s.name}" for s in traceback.extract_stack(frame, limit=8)]}
+        for ident, frame in sys._current_frames().items()
+    ]
 
 
 def _endpoint(core: Core, state: EndpointState, now_s: float) -> dict[str, Any]:

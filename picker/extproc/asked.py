@@ -18,7 +18,7 @@ from picker.extproc.events import (
     RequestHeaders,
     TrailersReply,
 )
-from picker.extproc.headers import DESTINATION, LB_NAMESPACE, LOAD_FORMAT, REQUEST_ID, as_text, change
+from picker.extproc.headers import DESTINATION, LB_NAMESPACE, LOAD_FORMAT, REQUEST_ID, SCORES, as_text, change
 from picker.extproc.response import pieces
 from picker.parsing.rewrite import rewrite_model
 
@@ -79,8 +79,11 @@ class Asked:
             first.append((REQUEST_ID, self.request_id.encode()))
         return HeadersReply(Phase.REQUEST, change((), self.text, first), clear_route_cache=True, metadata=_told(destination))
 
-    def answer(self, exchange: Exchange, body: bytes, *, ask_load: bool) -> Sequence[Reply]:
-        """Where the request goes, and with which body. Raises BadRequest when the model cannot be rewritten."""
+    def answer(self, exchange: Exchange, body: bytes, *, ask_load: bool, scores: bool) -> Sequence[Reply]:
+        """Where the request goes, and with which body; with `scores` also how each endpoint was scored.
+
+        Raises BadRequest when the model cannot be rewritten.
+        """
         request, decision = exchange.request, exchange.decision
         assert request is not None and decision is not None
         changed = request.target_model != request.model and bool(request.model)
@@ -95,7 +98,8 @@ class Asked:
         if request.more_headers is not None:
             first += [(name, value.encode()) for name, value in request.more_headers.items()]
         headers = change(self.headers, self.text, first)
-        metadata = _told(destination, request.metadata)
+        more = {SCORES: decision.result.scores_by_address()} if scores else None
+        metadata = _told(destination, request.metadata, more)
         if self.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED:
             return (BodyReply(Phase.REQUEST, body if changed else None, headers, True, metadata),)
         reply = HeadersReply(Phase.REQUEST, headers, clear_route_cache=True, metadata=metadata)
@@ -103,8 +107,9 @@ class Asked:
         return (reply, *parts, TrailersReply(Phase.REQUEST)) if self.trailers else (reply, *parts)
 
 
-def _told(destination: str, more: Metadata | None = None) -> Metadata:
+def _told(destination: str, plugins: Metadata | None = None, more: Mapping[str, object] | None = None) -> Metadata:
     """The metadata that names the destination. It must equal the header, whatever plugins add."""
-    if more is None:
-        return {LB_NAMESPACE: {DESTINATION: destination}}
-    return {**more, LB_NAMESPACE: {**more.get(LB_NAMESPACE, {}), DESTINATION: destination}}
+    ours: dict[str, object] = {DESTINATION: destination} if more is None else {**more, DESTINATION: destination}
+    if plugins is None:
+        return {LB_NAMESPACE: ours}
+    return {**plugins, LB_NAMESPACE: {**plugins.get(LB_NAMESPACE, {}), **ours}}

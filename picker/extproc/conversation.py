@@ -74,8 +74,8 @@ class Conversation:
     """One per ext_proc stream. `receive` never raises anything but ProtocolError; `end` must be called when the stream is gone."""
 
     __slots__ = (
-        "_asked", "_asked_load", "_deliver", "_director", "_exchange", "_held", "_max_body_bytes", "_observe_responses", "_observing",
-        "_received_s", "_relay", "_response_ended", "_use_subset", "_waiting", "finished", "state",
+        "_asked", "_asked_load", "_deliver", "_director", "_emit_scores", "_exchange", "_held", "_max_body_bytes", "_observe_responses",
+        "_observing", "_received_s", "_relay", "_response_ended", "_use_subset", "_waiting", "finished", "state",
     )  # fmt: skip
 
     def __init__(
@@ -87,8 +87,9 @@ class Conversation:
         use_subset: bool,
         now_s: float,
         observe_responses: bool = True,
+        emit_scores: bool = False,
     ) -> None:
-        """`observe_responses`: times and usage are read from response bodies."""
+        """`observe_responses`: times and usage are read from response bodies; `emit_scores`: the proxy is told all scores."""
         self.state = State.START
         self.finished = False
         """True when everything has been said: the transport should end the stream gracefully."""
@@ -100,6 +101,7 @@ class Conversation:
         self._max_body_bytes = max_body_bytes
         self._use_subset = use_subset
         self._observe_responses = observe_responses
+        self._emit_scores = emit_scores
         self._received_s = now_s
         self._asked = Asked()
         self._observing = False
@@ -253,7 +255,7 @@ class Conversation:
         if exchange.evictable:
             exchange.on_evicted = self._evicted
         self._asked_load = LOAD_FORMAT not in self._asked.text and exchange.ask_for_report()
-        return self._asked.answer(exchange, body, ask_load=self._asked_load)
+        return self._asked.answer(exchange, body, ask_load=self._asked_load, scores=self._emit_scores)
 
     def _hint(self, subset: Sequence[str] | None) -> None:
         if subset is not None and self._use_subset:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from picker.extproc.events import HeaderChange, Headers
 
 DESTINATION = "x-gateway-destination-endpoint"
+SCORES = "x-gateway-destination-endpoint-scores"
 SERVED = "x-gateway-destination-endpoint-served"
 SUBSET = "x-gateway-destination-endpoint-subset"
 DROP_REASON = "x-llm-d-request-dropped-reason"
@@ -41,12 +42,13 @@ def change(headers: Headers, by_name: Mapping[str, object], first: Headers) -> H
     Setting replaces all values of a name, so a header that occurs more than once is left alone: it would lose all but one. `by_name` has
     the names that occur, like `as_text(headers)`.
     """
+    owned = {name for name, _ in first}
+    ours = _NOT_COPIED if owned.isdisjoint(by_name) else _NOT_COPIED | owned
     if len(by_name) == len(headers):
-        copied = [pair for pair in headers if pair[0] not in _NOT_COPIED]
+        copied = [pair for pair in headers if pair[0] not in ours]
     else:
         names = [name for name, _ in headers]
-        copied = [(name, value) for name, value in headers if name not in _NOT_COPIED and names.count(name) == 1]
-    owned = {name for name, _ in first}
+        copied = [(name, value) for name, value in headers if name not in ours and names.count(name) == 1]
     present = CONTROL & by_name.keys()
     return HeaderChange([*first, *copied], sorted(present - owned) if present else ())
 

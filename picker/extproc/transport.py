@@ -36,6 +36,9 @@ class TlsOptions:
     directory: Path | None
     reload: bool
     client_ca: Path | None = None
+    min_version: str = "VersionTLS12"
+    cipher_suites: str = ""
+    """Comma-separated IANA names; empty: those of the TLS library."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,13 @@ class H2Transport:
         if options.health_on_both:
             methods |= self._calls_beside.methods
         tls = options.tls
-        context = None if tls is None else ServerTls(tls.directory, reload=tls.reload, client_ca=tls.client_ca)
+        context = (
+            None
+            if tls is None
+            else ServerTls(
+                tls.directory, reload=tls.reload, client_ca=tls.client_ca, min_version=tls.min_version, cipher_suites=tls.cipher_suites
+            )
+        )
         self._server = H2Server(methods, options.host, options.port, PORT_FLAG, context, limits)
         try:
             self._health = H2Server(self._calls.methods, options.host, options.health_port, HEALTH_PORT_FLAG, None, limits)

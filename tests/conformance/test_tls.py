@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from pathlib import Path
 
 import grpc
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
@@ -98,3 +101,29 @@ async def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert status == 1
     assert f"{tmp_path}/tls.crt: the certificate does not belong to the key in {tmp_path}/tls.key" in said
     assert serialization.load_pem_private_key(key, None)
+
+
+@pytest.mark.any_transport
+async def test_old_versions_and_other_ciphers_are_turned_away() -> None:
+    suite = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
+    async with setting(Load(), flags=["--secure-serving", "--transport=h2", f"--tls-cipher-suites={suite}"]) as s:
+        assert _handshake(s.picker.grpc_port, ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES256-GCM-SHA384") == "TLSv1.2"
+        assert _handshake(s.picker.grpc_port, ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-GCM-SHA256") is None
+    async with setting(Load(), flags=["--secure-serving", "--transport=h2", "--tls-min-version=VersionTLS13"]) as s:
+        assert _handshake(s.picker.grpc_port, ssl.TLSVersion.TLSv1_2, "DEFAULT") is None
+        assert _handshake(s.picker.grpc_port, ssl.TLSVersion.TLSv1_3, "DEFAULT") == "TLSv1.3"
+
+
+def _handshake(port: int, version: ssl.TLSVersion, ciphers: str) -> str | None:
+    """The version agreed on; None when there was no agreement."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    context.set_ciphers(ciphers)
+    context.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as raw, context.wrap_socket(raw) as secure:
+            return secure.version()
+    except ssl.SSLError:
+        return None

@@ -173,7 +173,7 @@ async def test_other_paths_are_404_and_name_those_that_exist(path: str) -> None:
     async with opened() as door:
         answer = await door.ask(path)
         assert answer.status == 404
-        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions"
+        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions, /debug/tasks"
         assert answer.body == b"not found; here are " + known + b"\n"
 
 
@@ -212,3 +212,10 @@ async def test_after_stop_the_port_is_free_again() -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))
+
+
+async def test_what_every_task_is_doing_can_be_looked_at_unless_it_is_switched_off() -> None:
+    async with opened() as door:
+        shown = await door.json("/debug/tasks")
+        assert any("test_what_every_task" in at for task in shown["tasks"] for at in task["at"])
+        assert {thread["name"] for thread in shown["threads"]} >= {"MainThread"}

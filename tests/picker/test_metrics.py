@@ -221,3 +221,16 @@ def test_counters_end_in_total_and_others_do_not() -> None:
     for family in Metrics().collector.families:
         assert family.name.endswith("_total") == isinstance(family, Counter)
         assert isinstance(family, Counter | Gauge | Histogram)
+
+
+def test_legacy_names_and_those_of_streams_can_be_left_out() -> None:
+    def names(metrics: Metrics) -> set[str]:
+        return {family.name for family in text_string_to_metric_families(generate_latest(metrics.registry).decode())}
+
+    everything = names(Metrics())
+    legacy = {name for name in everything if not name.startswith(("llm_d_epp_", "fairlead_"))}
+    assert "inference_objective_request" in legacy and len(legacy) > 20
+    assert names(Metrics(legacy=False)) == everything - legacy
+    assert everything - names(Metrics(streams=False)) == {
+        "llm_d_epp_extproc_streams_inflight", "llm_d_epp_extproc_stream_duration_seconds", "llm_d_epp_extproc_streams",
+    }  # fmt: skip
