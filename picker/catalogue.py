@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from picker.admission.saturation import UtilizationDetector
+from picker.admission.flow.eviction import EvictionPriorityThenTimeOrdering, EvictionSheddableFilter
+from picker.admission.flow.fairness import GlobalStrictFairnessPolicy, ProgramAwareFairness, RoundRobinFairnessPolicy
+from picker.admission.flow.ordering import EdfOrderingPolicy, FcfsOrderingPolicy, SloDeadlineOrderingPolicy
+from picker.admission.flow.usage_limits import PriorityHoldbackPolicy, SoftReflectiveCeilingPolicy, StaticUsageLimitPolicy
+from picker.admission.saturation import ConcurrencyDetector, UtilizationDetector
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
@@ -24,7 +28,20 @@ from picker.scheduling.scorers.load import (
 )
 
 PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
-ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
+DETECTORS: tuple[type[Any], ...] = (UtilizationDetector, ConcurrencyDetector)
+FLOW_CONTROL: tuple[type[Any], ...] = (
+    GlobalStrictFairnessPolicy,
+    RoundRobinFairnessPolicy,
+    ProgramAwareFairness,
+    FcfsOrderingPolicy,
+    EdfOrderingPolicy,
+    SloDeadlineOrderingPolicy,
+    StaticUsageLimitPolicy,
+    PriorityHoldbackPolicy,
+    SoftReflectiveCeilingPolicy,
+    EvictionSheddableFilter,
+    EvictionPriorityThenTimeOrdering,
+)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
 PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
@@ -41,7 +58,8 @@ PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPi
 
 STAGES: dict[str, tuple[type[Any], ...]] = {
     "parsers": PARSERS,
-    "admission": ADMISSION,
+    "saturation detectors": DETECTORS,
+    "flow control": FLOW_CONTROL,
     "profile handlers": PROFILE_HANDLERS,
     "filters": FILTERS,
     "data producers": PRODUCERS,

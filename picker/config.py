@@ -72,10 +72,30 @@ class DataLayerSpec(_Strict, frozen=True):
     cross_replica_sync_interval: str | None = None
 
 
-class FlowControlSpec(_Strict, frozen=True):
-    """Only the saturation detector can be set in this version: it guards sheddable requests."""
+class PriorityBandSpec(_Strict, frozen=True):
+    """The queues of one priority. `weight` is fairlead's own: bands that have one share what there is in proportion to it."""
 
+    priority: int = 0
+    max_bytes: int | str | None = None
+    max_requests: int | str | None = None
+    fairness_policy_ref: str = ""
+    ordering_policy_ref: str = ""
+    weight: float | None = None
+
+
+class FlowControlSpec(_Strict, frozen=True):
+    """Queues. All but `saturation_detector` counts with the feature gate `flowControl` only."""
+
+    max_bytes: int | str | None = None
+    max_requests: int | str | None = None
+    default_request_ttl: str | None = msgspec.field(default=None, name="defaultRequestTTL")
+    no_endpoint_request_ttl: str | None = msgspec.field(default=None, name="noEndpointRequestTTL")
+    default_priority_band: PriorityBandSpec | None = None
+    default_negative_priority_band: PriorityBandSpec | None = None
+    priority_bands: tuple[PriorityBandSpec, ...] = ()
+    usage_limit_policy_plugin_ref: str = ""
     saturation_detector: PluginRef | None = None
+    enable_eviction: bool = False
 
 
 class EndpointPickerConfig(_Strict, frozen=True):
@@ -137,6 +157,16 @@ def decode(source: YamlSource) -> EndpointPickerConfig:
     return config
 
 
+def gate(config: EndpointPickerConfig, name: str) -> bool:
+    """Whether a feature gate is open; of a gate that is given twice the last one counts."""
+    open_ = FEATURE_GATES[name]
+    for written in config.feature_gates:
+        known, _, value = written.partition("=")
+        if known == name:
+            open_ = value != "false"
+    return open_
+
+
 def plugin_name(spec: PluginSpec) -> str:
     """The name by which a plugin is referred to."""
     return spec.name or spec.type
@@ -150,8 +180,6 @@ def _check_gates(source: YamlSource, config: EndpointPickerConfig) -> None:
             raise ConfigError(f"{where}: feature gate '{name}' is unknown or unregistered{nearest(name, FEATURE_GATES)}")
         if equals and value not in ("true", "false"):
             raise ConfigError(f"{where}: '{gate}': expected {name}, {name}=true or {name}=false")
-        if name == "flowControl" and value != "false":
-            raise ConfigError(f"{where}: '{gate}': flow control is not supported by this version")
         if name == "haPopulateNonLeaderDatastore" and value == "false":
             raise ConfigError(f"{where}: '{gate}': there is no leader election in this version; every picker knows its endpoints")
 

@@ -10,20 +10,19 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 from uuid import UUID
 
 from picker.accounting.decisions import DecisionLog
 from picker.endpoint import Endpoint
-from picker.errors import REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
-from picker.exchange import NO_RESPONSE_PLUGINS, Exchange, Ledger, ResponsePlugins
+from picker.errors import REJECTED_CANCELLED, REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
+from picker.exchange import Exchange, Ledger
 from picker.metrics import Metrics
-from picker.parsing.paths import ParserSet, request_path
-from picker.plugin import Admitter, DataProducer, Parser, PreRequest, RequestHeaderProcessor, Screener
+from picker.parsing.paths import request_path
 from picker.request import InferenceRequest, ParsedBody
 from picker.result import Decision
-from picker.scheduling.scheduler import Scheduler
 from picker.snapshot import Candidates, Snapshot
+from picker.stages import Stages
+from picker.waiting import Resume, Waiting, unheard
 
 log = logging.getLogger(__name__)
 
@@ -36,176 +35,12 @@ _RECORDED_CHARS = 256
 """Of a model's name in decision records: the name may be as long as the body."""
 
 
-class Shedder(Protocol):
-    """Admission without queues."""
-
-    def shed(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None:
-        """Raises Rejected."""
-
-
-class Place(Protocol):
-    """In a queue."""
-
-    def leave(self) -> None:
-        """The request is not wanted any more. Does nothing when it has left already."""
-
-
-class FlowController(Protocol):
-    """Admission with queues."""
-
-    def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> Place:
-        """`decided` is called once, perhaps before this returns: with None when it is the request's turn, else with why it never will be.
-        Not after `Place.leave`. Raises a Refusal when there is no place for it."""
-
-    def opened(self, exchange: Exchange) -> None:
-        """A request that had its turn is on its way; `Exchange.on_close` tells when it has ended."""
-
-
-Prepare = Callable[[InferenceRequest, Callable[[], None]], Callable[[], None]]
-"""Asks what is to be asked about a request, then calls back, whatever came of it. The result ends the asking."""
-
-
-class Stages:
-    """The configured stages; replaced as a whole on reload."""
-
-    __slots__ = (
-        "admitters", "at_once", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
-        "screeners", "shedder",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        parsers: Sequence[Parser],
-        shedder: Shedder,
-        scheduler: Scheduler,
-        *,
-        request_header: Sequence[RequestHeaderProcessor] = (),
-        flow: FlowController | None = None,
-        prepare: Prepare | None = None,
-        screeners: Sequence[Screener] = (),
-        producers: Sequence[DataProducer] = (),
-        admitters: Sequence[Admitter] = (),
-        pre_request: Sequence[PreRequest] = (),
-        response: ResponsePlugins = NO_RESPONSE_PLUGINS,
-    ) -> None:
-        """With `flow` there is no shedding: the queues decide. `producers` in the order in which they are to run."""
-        self.parsers = ParserSet(parsers)
-        self.shedder = shedder
-        self.scheduler = scheduler
-        self.request_header = tuple(request_header)
-        self.flow = flow
-        self.prepare = prepare
-        self.screeners = tuple(screeners)
-        self.producers = tuple(producers)
-        self.admitters = tuple(admitters)
-        self.pre_request = tuple(pre_request)
-        self.response = response
-        self.at_once = flow is None and prepare is None
-        """No request ever waits."""
-
-
 class Pool:
     """What the director asks of the datalayer: `snapshot()` of live endpoints, and `subset(snapshot, hints)`."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], subset: Callable[[Snapshot, Sequence[str]], Candidates]) -> None:
         self.snapshot = snapshot
         self.subset = subset
-
-
-Resume = Callable[[Exchange | Refusal], None]
-
-
-def unheard(outcome: Exchange | Refusal) -> None:
-    """For callers whose requests never wait."""
-    raise AssertionError("a request had to wait and nobody was there to hear of it")
-
-
-class Waiting:
-    """A request that has not been decided yet. It ends once: `resume` is told, or `cancel` is called."""
-
-    __slots__ = ("_begun", "_director", "_leave", "_outcome", "_over", "_request", "_resume", "_subset", "on_cancel")
-
-    def __init__(self, director: Director, request: InferenceRequest, subset: Sequence[str] | None, resume: Resume) -> None:
-        self._director = director
-        self._request = request
-        self._subset = subset
-        self._resume = resume
-        self._leave: Callable[[], None] | None = None
-        self.on_cancel: Callable[[], None] | None = None
-        self._begun = False
-        self._over = False
-        self._outcome: Exchange | Refusal | None = None
-
-    def begin(self) -> Exchange | Waiting:
-        """The exchange when there was nothing to wait for. Raises a Refusal."""
-        flow = self._director.stages.flow
-        if flow is None:
-            self._prepare()
-        else:
-            leave = flow.enqueue(self._request, self._decided).leave
-            if not self._over and self._leave is None:
-                self._leave = leave
-        self._begun = True
-        if self._outcome is None:
-            return self
-        if isinstance(self._outcome, Refusal):
-            raise self._outcome
-        return self._outcome
-
-    def cancel(self) -> None:
-        """Nobody waits for this any more."""
-        if self._over:
-            return
-        self._over = True
-        if self._leave is not None:
-            self._leave()
-        self._director.left(self._request)
-        if self.on_cancel is not None:
-            self.on_cancel()
-
-    def _decided(self, refusal: Refusal | None) -> None:
-        """By flow control."""
-        self._leave = None
-        if refusal is None:
-            self._prepare()
-        else:
-            self._end(refusal)
-
-    def _prepare(self) -> None:
-        prepare = self._director.stages.prepare
-        if prepare is None:
-            self._route()
-        else:
-            self._leave = _nothing
-            leave = prepare(self._request, self._route)
-            if not self._over:
-                self._leave = leave
-
-    def _route(self) -> None:
-        if self._over:
-            return
-        try:
-            outcome: Exchange | Refusal = self._director.route(self._request, self._subset)
-        except Refusal as refusal:
-            outcome = refusal
-        except Exception as error:
-            log.exception("request %s failed", self._request.request_id)
-            outcome = Internal(f"the picker failed to handle this request; its log has the details ({type(error).__name__})")
-        self._end(outcome)
-
-    def _end(self, outcome: Exchange | Refusal) -> None:
-        self._over = True
-        self._leave = None
-        if not self._begun:
-            self._outcome = outcome
-            return
-        if isinstance(outcome, Refusal):
-            self._director.count_refusal(self._request, outcome)
-        self._resume(outcome)
-
-
-def _nothing() -> None:
-    pass
 
 
 class Director:
@@ -285,7 +120,7 @@ class Director:
 
     def left(self, request: InferenceRequest) -> None:
         """Count a request whose client has gone before it was decided."""
-        self.count_refusal(request, Unavailable("client disconnected"))
+        self.count_refusal(request, Unavailable("client disconnected", drop_reason=REJECTED_CANCELLED))
 
     def count_refusal(self, request: InferenceRequest, refusal: Refusal) -> None:
         """Of a request that has waited."""

@@ -63,10 +63,11 @@ class ConfigError(Exception):
     """A configuration that must not be used. The text names the source, the place in it and what was expected."""
 
 
-# Values of x-llm-d-request-dropped-reason used so far (contract section 1.8).
+# Values of x-llm-d-request-dropped-reason (contract section 1.8).
 REJECTED_SATURATED = "rejected-saturated"
 REJECTED_NO_ENDPOINTS = "rejected-no-endpoints"
 REJECTED_TTL = "rejected-ttl-expired"
 REJECTED_CANCELLED = "rejected-context-cancelled"
 REJECTED_SHUTTING_DOWN = "rejected-shutting-down"
 EVICTED = "evicted"
+EVICTED_PRIORITY = "evicted-priority"

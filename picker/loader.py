@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from picker import catalogue
+from picker.admission.flow.settings import FlowSettings
 from picker.admission.saturation import Shedding, UtilizationDetector
-from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
-from picker.director import Stages
+from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, ProfileSpec, WeightedRef, decode, gate, plugin_name
 from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
+from picker.flow_loader import flow_settings
 from picker.metrics import Metrics
 from picker.plugin import (
     Admitter,
@@ -34,6 +35,7 @@ from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
 from picker.scheduling.scheduler import Scheduler
+from picker.stages import Stages
 from picker.yaml_source import YamlSource
 
 log = logging.getLogger(__name__)
@@ -48,14 +50,16 @@ class Pipeline:
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
     as_reference: bool
+    flow: FlowSettings | None
+    """None: no queues."""
 
 
-def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -> Pipeline:
-    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit.
+def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0, refresh_s: float = 0.05) -> Pipeline:
+    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit. `refresh_s`: how often servers are asked.
 
     Raises ConfigError naming the place in the configuration.
     """
-    pipeline = _Loader(source, decode(source), metrics).pipeline()
+    pipeline = _Loader(source, decode(source), metrics, refresh_s).pipeline()
     if prefix_index_bytes:
         for producer in pipeline.producers:
             producer.index.limit_bytes = prefix_index_bytes // len(pipeline.producers)
@@ -65,8 +69,9 @@ def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -
 class _Loader:
     """Builds plugins on demand, so that one plugin can ask for another (`Handle.plugin`), whatever the order in the file."""
 
-    def __init__(self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics) -> None:
+    def __init__(self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics, refresh_s: float) -> None:
         self._source = source
+        self._refresh_s = refresh_s
         self._config = config
         self._metrics = metrics
         self._registry: Registry = catalogue.registry()
@@ -130,6 +135,7 @@ class _Loader:
         scheduler = Scheduler(self._handler(profiles), profiles, self._metrics)
         detector = self._detector()
         parsers = self._parsers()
+        flow = self._flow(detector)
         plugins = list(self._built.values())
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
         for producer in producers:
@@ -151,7 +157,34 @@ class _Loader:
             producers=producers,
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
+            flow=flow,
         )
+
+    def _flow(self, detector: SaturationDetector) -> FlowSettings | None:
+        spec = self._config.flow_control
+        if not gate(self._config, "flowControl"):
+            if spec is not None and spec != FlowControlSpec(saturation_detector=spec.saturation_detector):
+                log.warning("%s has no effect: the feature gate flowControl is not on", self._source.where("flowControl"))
+            return None
+        return flow_settings(
+            spec or FlowControlSpec(),
+            self,
+            detector,
+            lambda path: self._source.where(f"flowControl.{path}"),
+            refresh_s=self._refresh_s,
+            as_reference=self._config.compat == REFERENCE,
+        )
+
+    def named(self, name: str, kind: Any, what: str, where: str) -> Any:
+        """Part of `picker.flow_loader.Plugins`."""
+        plugin = self._get(name)
+        if plugin is None and name in self._registry:
+            plugin = self._make_default(name)
+        if plugin is None:
+            raise ConfigError(f"{where}: references undefined plugin '{name}'{self._nearest(name)}")
+        if not isinstance(plugin, kind):
+            raise ConfigError(f"{where}: '{name}' ({plugin.type}) is not {what}")
+        return plugin
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:
         if self._config.scheduling_profiles:

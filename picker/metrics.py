@@ -29,6 +29,9 @@ _HIT_RATIO = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 _HIT_BYTES = (0, *[2**n for n in range(4, 17)])
 _STREAM = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 
+_QUEUE_TIME = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_CONFIRMATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
 _MAX_SERIES = 10_000
 
 _L = ("model_name", "target_model_name", "fairness_id", "priority")
@@ -150,6 +153,51 @@ class Metrics:
         producer = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
         self.inflight_requests = Gauge(p + "inflight_requests", "Requests in flight on one endpoint.", producer)
         self.inflight_tokens = Gauge(p + "inflight_tokens", "Prompt tokens in flight on one endpoint.", producer)
+        flow, pooled = p + "flow_control_", ("inference_pool",)
+        queued = ("fairness_id", "priority", "inference_pool", "model_name", "target_model_name")
+        timed = ("fairness_id", "priority", "outcome", "inference_pool", "model_name", "target_model_name")
+        ranked = ("priority", "inference_pool")
+        self.flow_queue_time = Histogram(
+            flow + "request_queue_duration_seconds", "Time in the queue, by how it ended.", _QUEUE_TIME, timed,
+            _same(extension, "flow_control_request_queue_duration_seconds", timed),
+        )  # fmt: skip
+        self.flow_cycle = Histogram(
+            flow + "dispatch_cycle_duration_seconds", "Time of one dispatch cycle.", _SCHEDULER, (),
+            _same(extension, "flow_control_dispatch_cycle_duration_seconds"),
+        )  # fmt: skip
+        enqueued = ("fairness_id", "priority", "outcome")
+        self.flow_enqueue = Histogram(
+            flow + "request_enqueue_duration_seconds", "Time to queue a request, and to let it in at once.", _SCHEDULER, enqueued,
+            _same(extension, "flow_control_request_enqueue_duration_seconds", enqueued),
+        )  # fmt: skip
+        self.flow_queue_size = Gauge(
+            flow + "queue_size", "Requests that wait.", queued, _same(extension, "flow_control_queue_size", queued)
+        )
+        self.flow_queue_bytes = Gauge(
+            flow + "queue_bytes", "Bytes of requests that wait.", queued, _same(extension, "flow_control_queue_bytes", queued)
+        )
+        self.flow_saturation = Gauge(
+            flow + "pool_saturation", "How full the pool is, by stage; effective is the fuller one.", ("inference_pool", "stage"),
+            [Twin(f"{extension}_flow_control_pool_saturation", {"inference_pool": "inference_pool", "stage": "stage"})],
+        )  # fmt: skip
+        self.flow_stale = Gauge(
+            flow + "stale_endpoints", "Endpoints that count as full because nothing new is known of them.", ("detector",)
+        )
+        self.flow_capacity_requests = Gauge(flow + "capacity_utilization_requests", "Part of a band's places that is taken.", ranked)
+        self.flow_capacity_bytes = Gauge(flow + "capacity_utilization_bytes", "Part of a band's bytes that is taken.", ranked)
+        self.flow_global_requests = Gauge(flow + "global_capacity_utilization_requests", "Part of all places that is taken.", pooled)
+        self.flow_global_bytes = Gauge(flow + "global_capacity_utilization_bytes", "Part of all bytes that is taken.", pooled)
+        self.flow_requests = Counter(flow + "requests_total", "Requests by how their time in the queue ended.", ("outcome", *ranked))
+        self.revocations_issued = Counter(flow + "revocations_issued_total", "Requests on their way that were told to go.", ranked)
+        self.revocations = Counter(flow + "revocations_total", "Revocations by what came of them.", ("outcome", *pooled))
+        self.reclaim_target = Gauge(flow + "reclaim_target", "Requests that would make the room that is wanted.", pooled)
+        self.pending_reclaim = Gauge(flow + "pending_reclaim", "Revocations that are not confirmed yet.", pooled)
+        self.revocation_confirmation = Histogram(
+            flow + "revocation_confirmation_seconds", "Time until a revoked request has ended.", _CONFIRMATION, pooled
+        )
+        self.program_jain = Gauge(p + "program_aware_jains_fairness_index", "Jain's index of the service that programs have been given.")
+        self.program_wait = Gauge(p + "program_aware_avg_wait_time_milliseconds", "Mean wait of a program's requests.", ("program_id",))
+        self.program_service = Gauge(p + "program_aware_attained_service_tokens", "Service of a program, decayed.", ("program_id",))
         self.streams_inflight = Gauge(p + "extproc_streams_inflight", "Open ext_proc streams.")
         self.stream_duration = Histogram(p + "extproc_stream_duration_seconds", "Life of an ext_proc stream.", _STREAM)
         self.streams_total = Counter(p + "extproc_streams_total", "Ended ext_proc streams by gRPC status.", ("code",))

@@ -164,9 +164,79 @@ class EndpointWatcher(Protocol):
 
 @runtime_checkable
 class SaturationDetector(Protocol):
-    """How full the pool is: 0 idle, 1 full, more is overload."""
+    """How full these endpoints are: 0 idle, 1 full, more is overload; none at all are full."""
 
-    def saturation(self, snapshot: Snapshot, now_s: float) -> float: ...
+    def saturation(self, candidates: Candidates, now_s: float) -> float: ...
+
+
+class QueuedItem(Protocol):
+    """A request that waits, as policies see it. `key` is the ordering policy's, `seq` numbers arrivals; times are monotonic seconds."""
+
+    request: InferenceRequest
+    key: Any
+    seq: int
+    enqueued_s: float
+    ttl_s: float
+
+
+class QueuedFlow(Protocol):
+    """The waiting requests of one fairness id in one band."""
+
+    fairness_id: str
+    requests: int
+
+    def head(self) -> QueuedItem | None:
+        """The one whose turn it is within the flow."""
+
+
+class FairQueue(Protocol):
+    """The flows of one band that have requests. `next` leaves the flow where it is; `served` tells that it has had its turn."""
+
+    def add(self, flow: QueuedFlow) -> None: ...
+
+    def moved(self, flow: QueuedFlow) -> None:
+        """Another request is its head now."""
+
+    def remove(self, flow: QueuedFlow) -> None: ...
+
+    def next(self, now_s: float) -> QueuedFlow | None: ...
+
+    def served(self, flow: QueuedFlow) -> None: ...
+
+
+@runtime_checkable
+class FairnessPolicy(Protocol):
+    """Says which flow of a band has its turn: makes the queue of flows for each band."""
+
+    def queue(self) -> FairQueue: ...
+
+
+@runtime_checkable
+class OrderingPolicy(Protocol):
+    """Says which request of a flow has its turn: the one with the smallest key. Asked once for each request."""
+
+    def key(self, item: QueuedItem) -> Any: ...
+
+
+@runtime_checkable
+class UsageLimitPolicy(Protocol):
+    """Up to which saturation requests of each priority are let in. `priorities` descend; the result is aligned with them."""
+
+    def ceilings(self, priorities: Sequence[int], saturation: float) -> Sequence[float]: ...
+
+
+@runtime_checkable
+class EvictionFilter(Protocol):
+    """Whether a request may be taken away from its model server once it is on its way."""
+
+    def evictable(self, request: InferenceRequest) -> bool: ...
+
+
+@runtime_checkable
+class EvictionOrdering(Protocol):
+    """Who goes first: the smallest key."""
+
+    def eviction_key(self, request: InferenceRequest, opened_s: float) -> Any: ...
 
 
 @runtime_checkable

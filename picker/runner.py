@@ -6,12 +6,15 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from picker.accounting.decisions import DecisionLog
 from picker.admin import AdminApp, AdminServer
+from picker.admission.flow.controller import FlowController
+from picker.admission.flow.observing import Books
+from picker.admission.flow.room import Room
 from picker.config import default_source
 from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.discovery.file import FileDiscovery
@@ -20,7 +23,7 @@ from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
 from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
-from picker.director import Director, Pool, Stages
+from picker.director import Director, Pool
 from picker.errors import ConfigError
 from picker.exchange import Ledger, Place
 from picker.extproc.conversation import Conversation, Deliver
@@ -30,6 +33,7 @@ from picker.loader import Pipeline, load
 from picker.metrics import Metrics
 from picker.pool_gauges import PoolGauges
 from picker.settings import MIN_REFRESH_S, Settings
+from picker.stages import Stages
 from picker.tasks import TaskOwner
 from picker.views import views
 from picker.yaml_source import YamlSource
@@ -50,7 +54,12 @@ class Core:
         self.datastore = Datastore()
         self.decisions = DecisionLog(settings.decision_log_size)
         self.readiness = Readiness()
-        self.pipeline: Pipeline = load(_config_source(settings), self.metrics, prefix_index_bytes=settings.prefix_index_memory_bytes)
+        self.pipeline: Pipeline = load(
+            _config_source(settings),
+            self.metrics,
+            prefix_index_bytes=settings.prefix_index_memory_bytes,
+            refresh_s=settings.refresh_metrics_interval_s,
+        )
         self.sources = _sources(settings, self.metrics)
         pipeline = self.pipeline
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
@@ -76,6 +85,12 @@ class Core:
             interval_s=settings.refresh_prometheus_metrics_interval_s,
             stale_s=settings.metrics_staleness_threshold_s,
         )
+        self._books = Books(self.metrics, settings.pool_name)
+        self.flow: FlowController | None = None
+        if pipeline.flow is not None:
+            room = Room(pipeline.flow.detector, self.datastore.snapshot)
+            self.flow = FlowController(pipeline.flow, room, self._books, time.monotonic, _call_later)
+            pipeline.stages.queue_with(self.flow)
         self.datastore.subscribe(self._endpoints_changed)
         self.metrics.info.cell("", _version()).value = 1
 
@@ -91,6 +106,8 @@ class Core:
 
     def refresh_gauges(self) -> None:
         """Before a metrics page is written."""
+        if self.flow is not None:
+            self._books.refresh(self.flow, time.monotonic())
         self._gauges.refresh(self.datastore.snapshot(), time.monotonic())
         for producer in self.pipeline.producers:
             producer.index.sweep(_SWEPT_SEGMENTS)
@@ -170,7 +187,9 @@ class Runner:
                 await _within(hurry.wait(), 0.05)
 
     async def stop(self) -> None:
-        """End everything; streams still open are cut, and settled."""
+        """End everything; what waits is refused, streams still open are cut, and settled."""
+        if self.core.flow is not None:
+            self.core.flow.close()
         if self._transport is not None:
             await self._transport.stop()
         if self._admin is not None:
@@ -179,6 +198,10 @@ class Runner:
         await self._tasks.close("the picker stops")
         if self.core.tracing is not None:
             await asyncio.to_thread(self.core.tracing.shutdown)
+
+
+def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 def _tracing() -> Tracing | None:

@@ -6,13 +6,12 @@ GNU style: `--flag=value` or `--flag value`; a boolean flag alone means true. Un
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from picker.errors import ConfigError
-from picker.units import parse_duration_s
+from picker.units import parse_duration_s, parse_quantity
 
 MIN_REFRESH_S = 0.05
 
@@ -23,8 +22,6 @@ TIME_ENCODINGS = ("epoch", "millis", "nano", "iso8601", "rfc3339", "rfc3339nano"
 
 _MIN_INDEX_BYTES = 1 << 20
 _MAX_MESSAGE_SIZE = 2**31 - 1
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
-_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +257,10 @@ def _duration(text: str) -> float:
 
 
 def _quantity(text: str) -> int:
-    match = _QUANTITY.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a size such as 512KiB, 10MiB or 25MB")
-    return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])
+    try:
+        return parse_quantity(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _index_memory(text: str) -> int:

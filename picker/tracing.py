@@ -21,11 +21,13 @@ from opentelemetry.trace import Span, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from picker.accounting.decisions import DecisionLog
-from picker.director import Director, Pool, Resume, Stages, Waiting, unheard
+from picker.director import Director, Pool
 from picker.errors import ConfigError, Internal, Refusal
 from picker.exchange import Exchange, Ledger
 from picker.request import InferenceRequest
 from picker.result import Decision, Outcome, ProfileResult
+from picker.stages import Stages
+from picker.waiting import Resume, Waiting, unheard
 
 SERVICE = "llm-d-epp"
 DEFAULT_RATIO = "0.1"

@@ -1,4 +1,4 @@
-"""Durations as the field writes them."""
+"""Durations and sizes as the field writes them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,15 @@ def parse_duration_s(text: str) -> float:
     if not matches or "".join(m.group() for m in matches) != text:
         raise ValueError(f"'{text}' is not a duration; expected e.g. 200ms, 5s or 1m30s")
     return sum(float(m["number"]) * _UNIT_S[m["unit"]] for m in matches)
+
+
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
+_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_quantity(text: str) -> int:
+    """A size such as `512KiB`, `10Mi`, `25MB`, `1G` or `5000`. Raises ValueError saying what was expected."""
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"'{text}': expected a size such as 512KiB, 10MiB or 25MB")
+    return int(float(match[1]) * _FACTORS[(match[2] or "").lower()])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from picker.admin import Query, View
 
 if TYPE_CHECKING:
+    from picker.admission.flow.controller import FlowController
     from picker.datalayer.datastore import EndpointState
     from picker.runner import Core
 
@@ -43,8 +44,44 @@ def views(core: Core) -> dict[str, View]:
     def tasks(query: Query) -> tuple[int, Any]:
         return 200, {"tasks": [_task(task) for task in asyncio.all_tasks()], "threads": _threads()}
 
-    debug: dict[str, View] = {"/debug/tasks": tasks} if core.settings.enable_pprof else {}
+    def flow(query: Query) -> tuple[int, Any]:
+        return 200, {"enabled": core.flow is not None, **({} if core.flow is None else _flow(core.flow, time.monotonic()))}
+
+    debug: dict[str, View] = {"/debug/flow": flow, **({"/debug/tasks": tasks} if core.settings.enable_pprof else {})}
     return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions, **debug}
+
+
+MAX_FLOWS = 100
+
+
+def _flow(controller: FlowController, now_s: float) -> dict[str, Any]:
+    bands: list[dict[str, Any]] = []
+    for band, ceiling in zip(controller.descending(), controller.ceilings(), strict=True):
+        longest = sorted((f for f in band.flows.values() if f.requests), key=lambda f: -f.requests)[:MAX_FLOWS]
+        flows = [
+            {
+                "fairness_id": f.fairness_id,
+                "requests": f.requests,
+                "bytes": f.bytes,
+                "head_wait_s": None if (head := f.head()) is None else now_s - head.enqueued_s,
+            }
+            for f in longest
+        ]
+        bands.append({
+            "priority": band.priority,
+            "ceiling": ceiling,
+            "requests": band.requests,
+            "bytes": band.bytes,
+            "flows": len(band.flows),
+            "longest_flows": flows,
+        })  # fmt: skip
+    return {
+        "saturation": controller.room.stages(now_s),
+        "requests": controller.requests,
+        "bytes": controller.bytes,
+        "evictable": controller.evictor.evictable if controller.evictor is not None else 0,
+        "bands": bands,
+    }
 
 
 def _task(task: asyncio.Task[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -39,21 +39,78 @@ class UtilizationDetector:
         self._queue = parameters.queue_depth_threshold
         self._kv = parameters.kv_cache_util_threshold
         self._headroom = 1 + parameters.headroom
-        self._stale_s = parse_duration_s(parameters.metrics_staleness_threshold)
+        self.stale_s = parse_duration_s(parameters.metrics_staleness_threshold)
 
-    def saturation(self, snapshot: Snapshot, now_s: float) -> float:
-        """1 is full; more is overload; an empty pool is full."""
-        if not len(snapshot):
+    def saturation(self, candidates: Candidates, now_s: float) -> float:
+        """1 is full; more is overload; an empty pool is full. What was sent since a server reported counts as queued there."""
+        if not len(candidates):
             return 1.0
         total = 0.0
-        for m in snapshot.metrics:
-            total += 1.0 if m.is_stale(now_s, self._stale_s) else max(m.waiting / self._queue, m.kv_usage / self._kv)
-        return total / len(snapshot)
+        queue, kv, stale_s = self._queue, self._kv, self.stale_s
+        for m, waiting in zip(candidates.metrics, candidates.with_unseen(candidates.snapshot.waiting), strict=True):
+            total += 1.0 if m.is_stale(now_s, stale_s) else max(waiting / queue, m.kv_usage / kv)
+        return total / len(candidates)
+
+    def stale(self, candidates: Candidates, now_s: float) -> int:
+        """How many endpoints count as full because nothing is known of them."""
+        return sum(m.is_stale(now_s, self.stale_s) for m in candidates.metrics)
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """As a filter: endpoints below both thresholds; all of them when none is."""
         queue, kv = self._queue * self._headroom, self._kv * self._headroom
         room = candidates.at([i for i, m in enumerate(candidates.metrics) if m.waiting < queue and m.kv_usage < kv])
+        return room if len(room) else candidates
+
+
+class ConcurrencyParameters(Parameters, frozen=True):
+    """How many requests, or prompt tokens, of ours an endpoint takes. `hybrid` looks at both, endpoint by endpoint."""
+
+    max_concurrency: Annotated[int, msgspec.Meta(ge=0)] = 100
+    headroom: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    concurrency_mode: Literal["requests", "tokens", "hybrid"] = "requests"
+    max_token_concurrency: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+
+
+class ConcurrencyDetector:
+    """By what we have in flight ourselves: the sum over the endpoints against the sum of what they take (contract section 4.7).
+
+    `hybrid`: the mean over the endpoints of the greater of both ratios. Nothing to take, or no endpoint, is full.
+    """
+
+    type = "concurrency-detector"
+    Parameters = ConcurrencyParameters
+
+    def __init__(self, name: str, parameters: ConcurrencyParameters, handle: Handle) -> None:
+        self.name = name
+        self._requests = parameters.max_concurrency
+        self._tokens = parameters.max_token_concurrency
+        self._mode = parameters.concurrency_mode
+        self._headroom = 1 + parameters.headroom
+
+    def saturation(self, candidates: Candidates, now_s: float) -> float:
+        """1 is full; more is overload."""
+        loads = candidates.loads
+        if not len(loads):
+            return 1.0
+        if self._mode == "requests":
+            return sum(load.requests for load in loads) / (self._requests * len(loads)) if self._requests else 1.0
+        if self._mode == "tokens":
+            return sum(load.tokens for load in loads) / (self._tokens * len(loads)) if self._tokens else 1.0
+        if not (self._requests and self._tokens):
+            return 1.0
+        return sum(max(load.requests / self._requests, load.tokens / self._tokens) for load in loads) / len(loads)
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """As a filter: endpoints below their limits with headroom; all of them when none is."""
+        requests, tokens = self._requests * self._headroom, self._tokens * self._headroom
+        by_requests, by_tokens = self._mode != "tokens", self._mode != "requests"
+        room = candidates.at(
+            [
+                i
+                for i, load in enumerate(candidates.loads)
+                if not (by_requests and load.requests >= requests) and not (by_tokens and load.tokens >= tokens)
+            ]
+        )
         return room if len(room) else candidates
 
 
@@ -65,5 +122,5 @@ class Shedding:
 
     def shed(self, request: InferenceRequest, snapshot: Snapshot, now_s: float) -> None:
         """Raises Rejected."""
-        if request.priority < 0 and self._detector.saturation(snapshot, now_s) >= 1.0:
+        if request.priority < 0 and self._detector.saturation(snapshot.candidates(), now_s) >= 1.0:
             raise Rejected("system saturated, sheddable request dropped", drop_reason=REJECTED_SATURATED)

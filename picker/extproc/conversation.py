@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from picker.director import Director, Waiting
+from picker.director import Director
 from picker.errors import BadRequest, Evicted, Internal, PayloadTooLarge, Refusal
 from picker.exchange import Cause, Exchange, Metadata
 from picker.extproc.asked import UNUSABLE, Asked
@@ -44,6 +44,7 @@ from picker.extproc.events import (
 from picker.extproc.headers import LOAD_FORMAT, LOAD_REPORT, change, without
 from picker.extproc.refusals import refused
 from picker.extproc.response import ResponseBodyRelay
+from picker.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,7 @@ class Conversation:
         self._director = director
         self._deliver = deliver
         self._waiting: Waiting | None = None
-        self._held = b""
-        """While waiting: the body."""
+        self._held = b""  # the body, while waiting
         self._max_body_bytes = max_body_bytes
         self._use_subset = use_subset
         self._observe_responses = observe_responses

@@ -56,8 +56,9 @@ class Door:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Door]:
-    core = Core(parse(["--endpoints", "10.0.0.1:8000"]))
+async def opened(config: str = "") -> AsyncIterator[Door]:
+    head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+    core = Core(parse(["--endpoints", "10.0.0.1:8000", *(["--config-text", head + config] if config else [])]))
     core.datastore.set_endpoints("test", [Endpoint("e1", "10.0.0.1", 8000, labels={"zone": "a"}), Endpoint("e2", "fd00::2", 8001)])
     port = free_port()
     server = AdminServer(AdminApp(core.metrics.registry, core.refresh_gauges, views(core)), "127.0.0.1", port)
@@ -173,7 +174,7 @@ async def test_other_paths_are_404_and_name_those_that_exist(path: str) -> None:
     async with opened() as door:
         answer = await door.ask(path)
         assert answer.status == 404
-        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions, /debug/tasks"
+        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions, /debug/flow, /debug/tasks"
         assert answer.body == b"not found; here are " + known + b"\n"
 
 
@@ -219,3 +220,14 @@ async def test_what_every_task_is_doing_can_be_looked_at_unless_it_is_switched_o
         shown = await door.json("/debug/tasks")
         assert any("test_what_every_task" in at for task in shown["tasks"] for at in task["at"])
         assert {thread["name"] for thread in shown["threads"]} >= {"MainThread"}
+
+
+async def test_the_queues_can_be_looked_at() -> None:
+    async with opened() as door:
+        assert await door.json("/debug/flow") == {"enabled": False}
+    async with opened("featureGates: [flowControl]\nflowControl: {priorityBands: [{priority: 3}]}") as door:
+        shown = await door.json("/debug/flow")
+        assert shown["enabled"] and shown["requests"] == 0
+        assert [(b["priority"], b["ceiling"], b["longest_flows"]) for b in shown["bands"]] == [(3, 1.0, [])]
+        page = (await door.ask("/metrics")).body.decode()
+        assert 'llm_d_epp_flow_control_capacity_utilization_requests{inference_pool="default",priority="3"} 0.0' in page

@@ -149,6 +149,11 @@ def test_wrong_types_are_refused(body: str, message: str) -> None:
         ("featureGates: [flowcontrol]", "epp.yaml:3: featureGates[0]: feature gate 'flowcontrol' is unknown or unregistered; did you mean"),
         ("featureGates: [zzz=true]", "epp.yaml:3: featureGates[0]: feature gate 'zzz' is unknown or unregistered; known: flowControl, ha"),
         ("featureGates: [flowControl=on]", "epp.yaml:3: featureGates[0]: 'flowControl=on': expected flowControl, flowControl=true or"),
+        ("flowControl: {maxByte: 1}", "epp.yaml:3: flowControl.maxByte: Object contains unknown field `maxByte`; did you mean"),
+        (
+            "flowControl: {priorityBands: [{prio: 1}]}",
+            "epp.yaml:3: flowControl.priorityBands[0].prio: Object contains unknown field `prio`",
+        ),
         ("featureGates: [flowControl=]", "epp.yaml:3: featureGates[0]: 'flowControl=': expected flowControl, flowControl=true or"),
     ],
 )
@@ -174,15 +179,10 @@ def test_weights_as_yaml_writes_them(weight: str, value: float | None) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("featureGates: [flowControl]", "epp.yaml:3: featureGates[0]: 'flowControl': flow control is not supported by this version"),
-        ("featureGates: ['flowControl=true']", "epp.yaml:3: featureGates[0]: 'flowControl=true': flow control is not supported"),
         (
             "featureGates: ['haPopulateNonLeaderDatastore=false']",
             "epp.yaml:3: featureGates[0]: 'haPopulateNonLeaderDatastore=false': there is",
         ),
-        ("flowControl: {maxBytes: 1G}", "epp.yaml:3: flowControl.maxBytes: Object contains unknown field `maxBytes`"),
-        ("flowControl:\n  priorityBands: []", "epp.yaml:4: flowControl.priorityBands: Object contains unknown field `priorityBands`"),
-        ("flowControl: {enableEviction: false}", "epp.yaml:3: flowControl.enableEviction: Object contains unknown field"),
         ("dataLayer: {injectDefaults: false}", "epp.yaml:3: dataLayer: only 'injectDefaults: true' is supported by this version"),
         ("dataLayer: {sources: [{pluginRef: x}]}", "epp.yaml:3: dataLayer: only 'injectDefaults: true' is supported by this version"),
         ("dataLayer: {discovery: {pluginRef: x}}", "epp.yaml:3: dataLayer: only 'injectDefaults: true' is supported by this version"),

@@ -34,6 +34,12 @@ ATTEMPTS = "status target_model_name {} namespace port"
 PLUGIN = "extension_point plugin_type plugin_name"
 INFLIGHT = "endpoint_name namespace producer_name fairness_id priority"
 
+FLOW, LEGACY_FLOW = "llm_d_epp_flow_control", "inference_extension_flow_control"
+QUEUED = "fairness_id priority inference_pool model_name target_model_name"
+TIMED = "fairness_id priority outcome inference_pool model_name target_model_name"
+QUEUE = "0.0001 0.0005 0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 30 60"
+CONFIRMED = "0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10"
+
 # name, type, labels, buckets, legacy name, its labels
 TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("llm_d_epp_request_total", "counter", L, "", "inference_objective_request_total", f"{OBJ} priority"),
@@ -114,6 +120,33 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ),
     ("llm_d_epp_inflight_requests", "gauge", INFLIGHT, "", "", ""),
     ("llm_d_epp_inflight_tokens", "gauge", INFLIGHT, "", "", ""),
+    (f"{FLOW}_request_queue_duration_seconds", "histogram", TIMED, QUEUE, f"{LEGACY_FLOW}_request_queue_duration_seconds", TIMED),
+    (f"{FLOW}_dispatch_cycle_duration_seconds", "histogram", "", SCH, f"{LEGACY_FLOW}_dispatch_cycle_duration_seconds", ""),
+    (
+        f"{FLOW}_request_enqueue_duration_seconds",
+        "histogram",
+        "fairness_id priority outcome",
+        SCH,
+        f"{LEGACY_FLOW}_request_enqueue_duration_seconds",
+        "fairness_id priority outcome",
+    ),
+    (f"{FLOW}_queue_size", "gauge", QUEUED, "", f"{LEGACY_FLOW}_queue_size", QUEUED),
+    (f"{FLOW}_queue_bytes", "gauge", QUEUED, "", f"{LEGACY_FLOW}_queue_bytes", QUEUED),
+    (f"{FLOW}_pool_saturation", "gauge", "inference_pool stage", "", f"{LEGACY_FLOW}_pool_saturation", "inference_pool stage"),
+    (f"{FLOW}_stale_endpoints", "gauge", "detector", "", "", ""),
+    (f"{FLOW}_capacity_utilization_requests", "gauge", "priority inference_pool", "", "", ""),
+    (f"{FLOW}_capacity_utilization_bytes", "gauge", "priority inference_pool", "", "", ""),
+    (f"{FLOW}_global_capacity_utilization_requests", "gauge", "inference_pool", "", "", ""),
+    (f"{FLOW}_global_capacity_utilization_bytes", "gauge", "inference_pool", "", "", ""),
+    (f"{FLOW}_requests_total", "counter", "outcome priority inference_pool", "", "", ""),
+    (f"{FLOW}_revocations_issued_total", "counter", "priority inference_pool", "", "", ""),
+    (f"{FLOW}_revocations_total", "counter", "outcome inference_pool", "", "", ""),
+    (f"{FLOW}_reclaim_target", "gauge", "inference_pool", "", "", ""),
+    (f"{FLOW}_pending_reclaim", "gauge", "inference_pool", "", "", ""),
+    (f"{FLOW}_revocation_confirmation_seconds", "histogram", "inference_pool", CONFIRMED, "", ""),
+    ("llm_d_epp_program_aware_jains_fairness_index", "gauge", "", "", "", ""),
+    ("llm_d_epp_program_aware_avg_wait_time_milliseconds", "gauge", "program_id", "", "", ""),
+    ("llm_d_epp_program_aware_attained_service_tokens", "gauge", "program_id", "", "", ""),
     ("llm_d_epp_extproc_streams_inflight", "gauge", "", "", "", ""),
     ("llm_d_epp_extproc_stream_duration_seconds", "histogram", "", STREAM, "", ""),
     ("llm_d_epp_extproc_streams_total", "counter", "code", "", "", ""),

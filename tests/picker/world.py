@@ -8,7 +8,7 @@ from typing import Any
 from picker.accounting.decisions import DecisionLog
 from picker.datalayer.datastore import Datastore
 from picker.datalayer.load_report import LoadReports
-from picker.director import Director, Pool, Stages
+from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
 from picker.errors import Refusal
 from picker.exchange import Exchange, Ledger, Place
@@ -16,6 +16,7 @@ from picker.extproc.conversation import Conversation, Deliver, undelivered
 from picker.loader import load
 from picker.metrics import Metrics
 from picker.request import InferenceRequest
+from picker.stages import Stages
 from picker.yaml_source import YamlSource
 from tests.support.prometheus import Page
 
@@ -60,6 +61,7 @@ class Gate:
         self.evictable = evictable
         self.queue: list[Callable[[Refusal | None], None]] = []
         self.left = 0
+        self.abandoned_requests = 0
         self.under_way: list[Exchange] = []
 
     def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> Gate:
@@ -73,6 +75,10 @@ class Gate:
     def leave(self) -> None:
         """One has."""
         self.left += 1
+
+    def abandoned(self, request: InferenceRequest) -> None:
+        """One had its turn for nothing."""
+        self.abandoned_requests += 1
 
     def opened(self, exchange: Exchange) -> None:
         """One is on its way."""

@@ -11,7 +11,7 @@ from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.endpoint import NEVER_SCRAPED, EndpointMetrics
 from picker.errors import Rejected
 from picker.plugin import Filter, SaturationDetector
-from picker.snapshot import Snapshot
+from picker.snapshot import Candidates
 from tests.picker.scheduling.pool import build, pool, request
 
 NOW_S = 100.0
@@ -49,7 +49,7 @@ def fresh(waiting: int = 0, kv_usage: float = 0.0, *, age_s: float = 0.0, quiet_
     ],
 )
 def test_saturation(parameters: dict[str, Any], metrics: list[EndpointMetrics], saturation: float) -> None:
-    assert build(UtilizationDetector, parameters).saturation(pool(metrics), NOW_S) == pytest.approx(saturation)
+    assert build(UtilizationDetector, parameters).saturation(pool(metrics).candidates(), NOW_S) == pytest.approx(saturation)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ class Level:
     def __init__(self, level: float) -> None:
         self.level = level
 
-    def saturation(self, snapshot: Snapshot, now_s: float) -> float:
+    def saturation(self, candidates: Candidates, now_s: float) -> float:
         return self.level
 
 

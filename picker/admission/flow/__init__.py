@@ -1,0 +1,1 @@
+"""Flow control: requests queue by priority and flow until the pool has room for them."""

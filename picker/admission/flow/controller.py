@@ -1,0 +1,391 @@
+"""Flow control: who waits, whose turn it is, and who never will have one (contract section 5). No clock, no socket, no task.
+
+Bands of priorities, highest first; in each band flows by fairness id; in each flow requests. One dispatch cycle lets in as many as the pool
+has room for: what is let in counts in the pool's load at once, so that the next look at the saturation sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from picker.admission.flow.deadlines import Deadlines
+from picker.admission.flow.eviction import Evictor, UnderWay
+from picker.admission.flow.limits import request_ttl_s
+from picker.admission.flow.observing import Books, Outcome
+from picker.admission.flow.queues import Band, Flow, QueuedRequest
+from picker.admission.flow.room import Room
+from picker.admission.flow.settings import FlowSettings
+from picker.errors import (
+    EVICTED_PRIORITY,
+    REJECTED_NO_ENDPOINTS,
+    REJECTED_SATURATED,
+    REJECTED_SHUTTING_DOWN,
+    REJECTED_TTL,
+    Refusal,
+    Rejected,
+    Unavailable,
+)
+from picker.request import InferenceRequest
+
+TICK_S = 0.01
+"""While something waits: metrics of model servers change without anybody telling us."""
+REFERENCE_TICK_S = 0.001
+SWEEP_S = 10.0
+IDLE_FLOW_S = 300.0
+IDLE_BAND_S = 600.0
+MAX_FLOWS = 10_000
+"""Of one band. Clients choose fairness ids: those beyond share one flow."""
+SHARED_FLOW = "other"
+_UNOPENED = 16
+"""Requests let in and not yet on their way, because something has yet to be asked about them: that many and no more."""
+
+
+class Timer(Protocol):
+    """`asyncio.TimerHandle` is one."""
+
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
+class FlowController:
+    """Implements `picker.director.FlowController`. Every request that is enqueued ends in exactly one outcome."""
+
+    def __init__(self, settings: FlowSettings, room: Room, books: Books, now: Callable[[], float], call_later: CallLater) -> None:
+        self.settings = settings
+        self.room = room
+        self._books = books
+        self._now = now
+        self._call_later = call_later
+        self.bands: dict[int, Band] = {}
+        self._descending: list[Band] = []
+        self.requests = 0
+        self.bytes = 0
+        self._seq = 0
+        self._deadlines = Deadlines()
+        self._cycling = self._again = False
+        self._unopened = 0
+        self._closed = False
+        self._tick: Timer | None = None
+        self._swept_s = now()
+        self.evictor = self._make_evictor(settings)
+        for priority in settings.bands:
+            self._band(priority, self._swept_s)
+
+    def _make_evictor(self, settings: FlowSettings) -> Evictor | None:
+        e = settings.eviction
+        return None if e is None else Evictor(e.filter, e.ordering, e.grace_s, self._books.eviction)
+
+    @property
+    def _tick_s(self) -> float:
+        return REFERENCE_TICK_S if self.settings.as_reference else TICK_S
+
+    # ---- in ------------------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> QueuedRequest:
+        """See `picker.director.FlowController`. Raises Rejected when the queues are full, Unavailable when nothing can be waited for."""
+        now_s = self._now()
+        band = self._band(request.priority, now_s)
+        settings = self.settings
+        if self._closed:
+            raise self._books.refused(request, Outcome.REJECTED_OTHER, _shutting_down(), now_s)
+        self._look_at_pool(now_s)
+        ttl_s = settings.default_ttl_s
+        if not settings.as_reference:
+            ttl_s = request_ttl_s(request.headers, ttl_s)
+        refusal: Refusal
+        if self._deadlines.empty_since_s is not None and settings.no_endpoint_ttl_s <= 0:
+            refusal = Unavailable("no endpoints available: the pool is empty", drop_reason=REJECTED_NO_ENDPOINTS)
+            raise self._books.refused(request, Outcome.REJECTED_NO_ENDPOINTS, refusal, now_s)
+        if not self._fits(band, request.size_bytes, now_s):
+            refusal = Rejected(f"queue at capacity: {self._full(band, request.size_bytes)}", drop_reason=REJECTED_SATURATED)
+            raise self._books.refused(request, Outcome.REJECTED_CAPACITY, refusal, now_s)
+        self._seq += 1
+        item = QueuedRequest(request, self._flow(band, request.fairness_id), self._seq, now_s, ttl_s, decided)
+        item.key = band.settings.ordering.key(item)
+        item.controller_leave = self._left
+        band.add(item)
+        self.requests += 1
+        self.bytes += item.size_bytes
+        self._deadlines.add(item, settings.no_endpoint_ttl_s)
+        self._books.queued(item)
+        self.cycle()
+        self._books.enqueued(item, self._now() - now_s)
+        self._wind()
+        return item
+
+    def opened(self, exchange: UnderWay) -> None:
+        """A request that was let in is on its way."""
+        self._unopened = max(0, self._unopened - 1)
+        if self.evictor is not None and exchange.request is not None:
+            self.evictor.opened(exchange, self._now())
+        exchange.on_close(self._closed_one)
+
+    def abandoned(self, request: InferenceRequest) -> None:
+        """A request that was let in will never be on its way."""
+        self._unopened = max(0, self._unopened - 1)
+
+    def _closed_one(self, exchange: UnderWay) -> None:
+        if self.requests:
+            self.cycle()
+            self._wind()
+
+    def _left(self, item: QueuedRequest) -> None:
+        now_s = self._now()
+        self._take(item, now_s)
+        self._books.ended(item, Outcome.EVICTED_CONTEXT_CANCELLED, now_s)
+        self._wind()
+
+    # ---- whose turn ------------------------------------------------------------------------------------------------------------
+
+    def cycle(self) -> None:
+        """Let in what there is room for. What is let in may end at once, and call this again: that becomes another round."""
+        if self._cycling:
+            self._again = True
+            return
+        self._cycling = True
+        began_s = self._now()
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                self._expire(self._now())
+                while self.requests and (item := self._next(self._now())) is not None:
+                    self._let_in(item)
+                    if self.settings.as_reference:
+                        return
+        finally:
+            self._cycling = False
+            self._books.cycle(self._now() - began_s)
+
+    def _let_in(self, item: QueuedRequest) -> None:
+        now_s = self._now()
+        band = item.flow.band
+        self._take(item, now_s)
+        band.fair.served(item.flow)
+        dispatched = getattr(band.settings.fairness, "dispatched", None)
+        if dispatched is not None:
+            dispatched(item.flow.fairness_id, now_s - item.enqueued_s, now_s)
+        self._books.ended(item, Outcome.DISPATCHED, now_s)
+        self._unopened += 1
+        item.decided(None)
+
+    def _next(self, now_s: float) -> QueuedRequest | None:
+        self._look_at_pool(now_s)
+        if self._deadlines.empty_since_s is not None or self._unopened >= _UNOPENED:
+            return None
+        saturation = self.room.saturation(now_s)
+        waiting = [band for band in self._descending if band.requests]
+        ceilings = self.settings.usage_limit.ceilings([b.priority for b in self._descending], saturation)
+        allowed: list[Band] = []
+        for band, ceiling in zip(self._descending, ceilings, strict=True):
+            if not band.requests:
+                continue
+            if saturation >= ceiling:
+                if not allowed and self.evictor is not None:
+                    self.evictor.consider(blocked_priority=band.priority, saturation=saturation, ceiling=ceiling, now_s=now_s)
+                break
+            allowed.append(band)
+        if not allowed:
+            return None
+        band = allowed[0] if len(waiting) == 1 else self._share(allowed)
+        flow = band.fair.next(now_s)
+        head = None if flow is None else flow.head()
+        return head if isinstance(head, QueuedRequest) else None
+
+    def _share(self, bands: Sequence[Band]) -> Band:
+        """The highest band; among weighted ones each in proportion to its weight (smooth weighted round robin)."""
+        first = bands[0]
+        if first.settings.weight is None or self.settings.as_reference:
+            return first
+        sharing = [b for b in bands if b.settings.weight is not None]
+        total = 0.0
+        for band in sharing:
+            weight = band.settings.weight or 0.0
+            band.credit += weight
+            total += weight
+        chosen = max(sharing, key=lambda b: b.credit)
+        chosen.credit -= total
+        return chosen
+
+    # ---- room in the queues ----------------------------------------------------------------------------------------------------
+
+    def _fits(self, band: Band, size_bytes: int, now_s: float) -> bool:
+        """Whether there is a place; requests of lower priority make one."""
+        while self._full(band, size_bytes):
+            victim = None if self.settings.as_reference else self._lowest_below(band.priority)
+            if victim is None:
+                return False
+            if not self._over_all(size_bytes) and victim.size_bytes < size_bytes and band.settings.max_bytes:
+                return False  # the band alone is full, and this one would not make enough room in exchange
+            over_all = bool(self._over_all(size_bytes))
+            self._end(
+                victim,
+                Outcome.EVICTED_OTHER,
+                Rejected("displaced by a request of higher priority: the queue is at capacity", drop_reason=EVICTED_PRIORITY),
+                now_s,
+            )
+            if not over_all:
+                return not self._over_all(size_bytes)  # a place of a lower band for one of this
+        return True
+
+    def _full(self, band: Band, size_bytes: int) -> str:
+        """What is at capacity; empty: nothing."""
+        if over := self._over_all(size_bytes):
+            return over
+        s = band.settings
+        if s.max_requests and band.requests >= s.max_requests:
+            return f"{s.max_requests} requests of priority {band.priority}"
+        if s.max_bytes and band.bytes + size_bytes > s.max_bytes:
+            return f"{s.max_bytes} bytes of priority {band.priority}"
+        return ""
+
+    def _over_all(self, size_bytes: int) -> str:
+        s = self.settings
+        if s.max_requests and self.requests >= s.max_requests:
+            return f"{s.max_requests} requests"
+        if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
+            return f"{s.max_bytes} bytes"
+        return ""
+
+    def _lowest_below(self, priority: int) -> QueuedRequest | None:
+        for band in reversed(self._descending):
+            if band.priority >= priority:
+                return None
+            if band.requests:
+                return band.last_arrival()
+        return None
+
+    # ---- time ------------------------------------------------------------------------------------------------------------------
+
+    def _look_at_pool(self, now_s: float) -> None:
+        deadlines = self._deadlines
+        empty = self.room.empty
+        if empty != (deadlines.empty_since_s is not None):
+            deadlines.empty_since_s = now_s if empty else None
+            deadlines.begin_anew(self._waiting(), self.settings.no_endpoint_ttl_s)
+
+    def _waiting(self) -> list[QueuedRequest]:
+        return [item for band in self._descending for flow in band.flows.values() for item in flow.waiting()]
+
+    def _expire(self, now_s: float) -> None:
+        while (item := self._deadlines.due(now_s)) is not None:
+            waited = f"{now_s - item.enqueued_s:.3g}s"
+            if self._deadlines.empty_since_s is None:
+                text = f"request timed out in queue: waited {waited}"
+                self._end(item, Outcome.EVICTED_TTL, Rejected(text, drop_reason=REJECTED_TTL), now_s)
+            else:
+                text = f"request timed out in queue and no endpoints are available: waited {waited}"
+                self._end(item, Outcome.EVICTED_NO_ENDPOINTS, Unavailable(text, drop_reason=REJECTED_NO_ENDPOINTS), now_s)
+        self._deadlines.tidy(self.requests)
+
+    def _wind(self) -> None:
+        """A tick while something waits; none otherwise."""
+        if self.requests and self._tick is None and not self._closed:
+            self._tick = self._call_later(self._tick_s, self._ticked)
+
+    def _ticked(self) -> None:
+        self._tick = None
+        self.cycle()
+        now_s = self._now()
+        if now_s - self._swept_s >= SWEEP_S:
+            self.sweep(now_s)
+        self._wind()
+
+    def sweep(self, now_s: float) -> None:
+        """Forget flows and bands that nobody uses. Also called when metrics are looked at: without requests nothing ticks."""
+        self._swept_s = now_s
+        for band in self._descending:
+            idle = [f for f in band.flows.values() if not f.requests and now_s - f.idle_since_s >= IDLE_FLOW_S]
+            for flow in idle:
+                del band.flows[flow.fairness_id]
+                self._books.forget_flow(flow)
+        for band in [b for b in self._descending if not b.flows and b.priority not in self.settings.bands]:
+            if now_s - band.idle_since_s >= IDLE_BAND_S:
+                del self.bands[band.priority]
+                self._descending.remove(band)
+                self._books.forget_band(band)
+
+    # ---- the end ---------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """The picker stops: nobody waits any longer, nobody is let in."""
+        self._closed = True
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        now_s = self._now()
+        for item in self._waiting():
+            if not item.gone:
+                self._end(item, Outcome.EVICTED_OTHER, _shutting_down(), now_s)
+
+    def reconfigure(self, settings: FlowSettings) -> None:
+        """Go on with other settings; what waits stays, and is put in order anew."""
+        waiting = sorted(self._waiting(), key=lambda item: item.seq)
+        now_s = self._now()
+        self.settings = settings
+        self.room.detector = settings.detector
+        if self.evictor is None or settings.eviction is None:
+            self.evictor = self._make_evictor(settings)
+        else:
+            e = settings.eviction
+            self.evictor.adopt(e.filter, e.ordering, e.grace_s)
+        self.bands, self._descending = {}, []
+        for priority in settings.bands:
+            self._band(priority, now_s)
+        for item in waiting:
+            band = self._band(item.request.priority, now_s)
+            item.flow = self._flow(band, item.request.fairness_id)
+            item.key = band.settings.ordering.key(item)
+            band.add(item)
+        self._deadlines.begin_anew(waiting, settings.no_endpoint_ttl_s)
+        self.cycle()
+        self._wind()
+
+    def _end(self, item: QueuedRequest, outcome: Outcome, refusal: Refusal, now_s: float) -> None:
+        self._take(item, now_s)
+        self._books.ended(item, outcome, now_s)
+        item.decided(refusal)
+
+    def _take(self, item: QueuedRequest, now_s: float) -> None:
+        item.flow.band.take(item, now_s)
+        item.controller_leave = None
+        self.requests -= 1
+        self.bytes -= item.size_bytes
+
+    # ---- bands and flows -------------------------------------------------------------------------------------------------------
+
+    def _band(self, priority: int, now_s: float) -> Band:
+        band = self.bands.get(priority)
+        if band is None:
+            band = self.bands[priority] = Band(priority, self.settings.band(priority), now_s)
+            self._descending.append(band)
+            self._descending.sort(key=lambda b: -b.priority)
+        return band
+
+    def _flow(self, band: Band, fairness_id: str) -> Flow:
+        flow = band.flows.get(fairness_id)
+        if flow is None:
+            if len(band.flows) >= MAX_FLOWS:
+                fairness_id = SHARED_FLOW
+            flow = band.flows.get(fairness_id) or band.flows.setdefault(fairness_id, Flow(fairness_id, band))
+        return flow
+
+    @property
+    def saturation(self) -> float:
+        """Of the pool, now."""
+        return self.room.saturation(self._now())
+
+    def ceilings(self) -> Sequence[float]:
+        """By band, highest first."""
+        return self.settings.usage_limit.ceilings([b.priority for b in self._descending], self.saturation)
+
+    def descending(self) -> Sequence[Band]:
+        """Bands, highest first."""
+        return self._descending
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("flow controller shutting down: try another replica", drop_reason=REJECTED_SHUTTING_DOWN)

@@ -1,0 +1,64 @@
+"""How full the pool is, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from picker.endpoint import Endpoint
+from picker.plugin import SaturationDetector
+from picker.snapshot import Candidates, Snapshot
+
+ROLE_LABEL = "llm-d.ai/role"
+PREFILL, DECODE = "prefill", "decode"
+_ROLES = {
+    "prefill": (PREFILL,),
+    "encode-prefill": (PREFILL,),
+    "encode": (),
+}
+"""Stages of endpoints by their role; any other, and none, decodes. Those that do both count as decoding."""
+
+
+class Room:
+    """The saturation of the pool: that of its fuller stage (contract section 5)."""
+
+    def __init__(self, detector: SaturationDetector, snapshot: Callable[[], Snapshot]) -> None:
+        self.detector = detector
+        self._snapshot = snapshot
+        self._endpoints: tuple[Endpoint, ...] | None = None
+        self._positions: dict[str, list[int]] = {}
+
+    @property
+    def empty(self) -> bool:
+        """No endpoint is there."""
+        return not len(self._snapshot())
+
+    def stale(self, now_s: float) -> int | None:
+        """Endpoints that count as full because nothing new is known of them; None when the detector does not look at that."""
+        stale = getattr(self.detector, "stale", None)
+        return None if stale is None else int(stale(self._snapshot().candidates(), now_s))
+
+    def stages(self, now_s: float) -> dict[str, float]:
+        """The saturation of each stage that has endpoints; nothing when there are none."""
+        snapshot = self._snapshot()
+        if snapshot.endpoints is not self._endpoints:
+            self._arrange(snapshot)
+        saturation = self.detector.saturation
+        if len(self._positions) == 1:
+            (stage,) = self._positions
+            if len(self._positions[stage]) == len(snapshot):
+                return {stage: saturation(snapshot.candidates(), now_s)}
+        found: dict[str, float] = {}
+        for stage, positions in self._positions.items():
+            found[stage] = saturation(Candidates(snapshot, positions, tuple([snapshot.endpoints[p] for p in positions])), now_s)
+        return found
+
+    def saturation(self, now_s: float) -> float:
+        """Of the fuller stage; an empty pool is full."""
+        return max(self.stages(now_s).values(), default=1.0)
+
+    def _arrange(self, snapshot: Snapshot) -> None:
+        self._endpoints = snapshot.endpoints
+        self._positions = {}
+        for position, endpoint in enumerate(snapshot.endpoints):
+            for stage in _ROLES.get(endpoint.labels.get(ROLE_LABEL, ""), (DECODE,)):
+                self._positions.setdefault(stage, []).append(position)
