@@ -96,7 +96,7 @@ def test_a_plugins_parameters_defaults_and_source_are_what_the_page_says(cls: ty
             field.default_factory()
             if field.default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT
             else field.default
-        )  # noqa: E501
+        )
         assert ("required" if default is msgspec.NODEFAULT else written(default)) == shown.pop(field.encode_name)
     assert not shown
     assert codes(source) == [cls.__module__.replace(".", "/") + ".py"]
