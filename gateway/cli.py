@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "picker": Command("picker.__main__", "run the endpoint picker (Envoy ext_proc server)"),
+    "config": Command("picker.config_command", "check an EndpointPickerConfig, or print its JSON Schema"),
     "sim": Command("bench.sim.__main__", "run one model-server simulator"),
     "envoy": Command("gateway.envoy.__main__", "render the Envoy bootstrap, or run Envoy with it"),
     "up": Command("gateway.local.__main__", "run simulators, picker and Envoy together on this machine"),

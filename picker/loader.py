@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """A plugin, its decoded parameters, and what it asked for: names and types."""
+
+    plugin: Any
+    parameters: Any
+    asked: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """What the director calls, stage by stage, and what else is to be told of things. `as_reference`: `compat: reference` is set."""
 
@@ -52,36 +61,55 @@ class Pipeline:
     as_reference: bool
     flow: FlowSettings | None
     """None: no queues."""
+    built: Mapping[str, Built]
+    """All plugins by name, in the order in which they were made."""
+    config: EndpointPickerConfig
 
 
-def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0, refresh_s: float = 0.05) -> Pipeline:
-    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit. `refresh_s`: how often servers are asked.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a configuration is loaded with besides itself. `prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is
+    no limit. `refresh_s`: how often model servers are asked for metrics."""
+
+    prefix_index_bytes: int = 0
+    refresh_s: float = 0.05
+    experimental: bool = False
+
+
+def load(source: YamlSource, metrics: Metrics, options: Options = Options(), before: Pipeline | None = None) -> Pipeline:
+    """Plugins whose entry is the same as in `before` are taken over, with all they know.
 
     Raises ConfigError naming the place in the configuration.
     """
-    pipeline = _Loader(source, decode(source), metrics, refresh_s).pipeline()
-    if prefix_index_bytes:
+    pipeline = _Loader(source, decode(source), metrics, options, before).pipeline()
+    if options.prefix_index_bytes:
         for producer in pipeline.producers:
-            producer.index.limit_bytes = prefix_index_bytes // len(pipeline.producers)
+            producer.index.limit_bytes = options.prefix_index_bytes // len(pipeline.producers)
     return pipeline
 
 
 class _Loader:
     """Builds plugins on demand, so that one plugin can ask for another (`Handle.plugin`), whatever the order in the file."""
 
-    def __init__(self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics, refresh_s: float) -> None:
+    def __init__(
+        self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics, options: Options, before: Pipeline | None
+    ) -> None:
         self._source = source
-        self._refresh_s = refresh_s
+        self._options = options
         self._config = config
         self._metrics = metrics
+        self._before: Mapping[str, Built] = {} if before is None else before.built
         self._registry: Registry = catalogue.registry()
         self._specs = {plugin_name(spec): (i, spec) for i, spec in enumerate(config.plugins)}
-        self._built: dict[str, Any] = {}
+        self._made: dict[str, Built] = {}
         self._building: list[str] = []
+        self._asked: dict[str, list[tuple[str, str]]] = {}
+        """What each plugin asked for while it was built."""
 
     def plugin(self, name: str, fallback_type: str) -> Any:
         """Part of `picker.plugin.Handle`."""
         asker = self._building[-1]
+        self._asked[asker].append((name, fallback_type))
         plugin = self._get(name)
         if plugin is None and name == fallback_type:
             plugin = self._make_default(fallback_type)
@@ -99,8 +127,8 @@ class _Loader:
 
     def _get(self, name: str) -> Any:
         """The configured plugin of this name, built if need be; None when the configuration has none."""
-        if name in self._built:
-            return self._built[name]
+        if name in self._made:
+            return self._made[name].plugin
         if name not in self._specs:
             return None
         index, spec = self._specs[name]
@@ -110,22 +138,42 @@ class _Loader:
 
     def _make(self, spec: PluginSpec, where: Callable[[str], str]) -> Any:
         name = plugin_name(spec)
+        cls = self._registry.find(spec.type, where, experimental=self._options.experimental)
+        decoded = self._registry.decode(cls, spec.parameters, where)
         self._building.append(name)
+        self._asked[name] = []
         try:
-            plugin = self._registry.build(spec.type, name, spec.parameters, self, where)
+            plugin = self._taken_over(name, cls, decoded)
+            if plugin is None:
+                self._asked[name] = []
+                plugin = self._registry.build(cls, name, decoded, self, where)
         finally:
             self._building.pop()
-        self._built[name] = plugin
+        self._made[name] = Built(plugin, decoded, tuple(self._asked[name]))
         return plugin
+
+    def _taken_over(self, name: str, cls: type[Any], decoded: Any) -> Any:
+        """The plugin of this name from before, if it would come out the same: its class, its parameters and the plugins it asked for."""
+        old = self._before.get(name)
+        if old is None or type(old.plugin) is not cls or old.parameters != decoded:
+            return None
+        for asked, fallback_type in old.asked:
+            known = self._before.get(asked)
+            if known is None or self.plugin(asked, fallback_type) is not known.plugin:
+                return None
+        return old.plugin
 
     def _make_default(self, type_: str) -> Any:
         """The plugin that is there although the configuration does not mention it."""
-        known = self._built.get(type_)
+        known = self._made[type_].plugin if type_ in self._made else None
         if known is None:
             return self._make(PluginSpec(type=type_), lambda path: f"default plugin {type_}: {path}")
         if known.type != type_:
             raise ConfigError(f"{self._place_of(type_)}: a {known.type} has the name of the default {type_}; give it another one")
         return known
+
+    def _plugins(self) -> list[Any]:
+        return [built.plugin for built in self._made.values()]
 
     def pipeline(self) -> Pipeline:
         """Everything, checked."""
@@ -136,7 +184,7 @@ class _Loader:
         detector = self._detector()
         parsers = self._parsers()
         flow = self._flow(detector)
-        plugins = list(self._built.values())
+        plugins = self._plugins()
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
         for producer in producers:
             labels = (producer.name, producer.type)
@@ -158,6 +206,8 @@ class _Loader:
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
             flow=flow,
+            built=dict(self._made),
+            config=self._config,
         )
 
     def _flow(self, detector: SaturationDetector) -> FlowSettings | None:
@@ -171,7 +221,7 @@ class _Loader:
             self,
             detector,
             lambda path: self._source.where(f"flowControl.{path}"),
-            refresh_s=self._refresh_s,
+            refresh_s=self._options.refresh_s,
             as_reference=self._config.compat == REFERENCE,
         )
 
@@ -189,7 +239,7 @@ class _Loader:
     def _profile_specs(self) -> Sequence[ProfileSpec]:
         if self._config.scheduling_profiles:
             return self._config.scheduling_profiles
-        usable = [name for name, plugin in self._built.items() if isinstance(plugin, Filter | Scorer | Picker)]
+        usable = [name for name, plugin in ((n, b.plugin) for n, b in self._made.items()) if isinstance(plugin, Filter | Scorer | Picker)]
         return (ProfileSpec("default", tuple([WeightedRef(name) for name in usable])),)
 
     def _profile(self, index: int, spec: ProfileSpec) -> Profile:
@@ -217,12 +267,12 @@ class _Loader:
                 where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}].weight")
                 raise ConfigError(f"{where}: only a scorer has a weight; '{name}' is a {plugin.type}")
         if picker is None:
-            declared = [p for p in self._built.values() if isinstance(p, Picker)]
+            declared = [p for p in self._plugins() if isinstance(p, Picker)]
             picker = declared[0] if declared else self._make_default(MaxScorePicker.type)
         return Profile(spec.name, filters, scorers, picker, self._metrics)
 
     def _handler(self, profiles: dict[str, Profile]) -> ProfileHandler:
-        handlers = [p for p in self._built.values() if isinstance(p, ProfileHandler)]
+        handlers = [p for p in self._plugins() if isinstance(p, ProfileHandler)]
         if len(handlers) > 1:
             raise ConfigError(f"{self._source.where('plugins')}: multiple profile handlers found: {', '.join(h.name for h in handlers)}")
         if not handlers and len(profiles) > 1:
@@ -243,7 +293,7 @@ class _Loader:
             log.warning("%s: 'parser' is deprecated; use requestHandler.parsers", self._source.source)
             refs = [("parser", self._config.parser.plugin_ref)]
         if not refs:
-            declared = [p for p in self._built.values() if isinstance(p, Parser)]
+            declared = [p for p in self._plugins() if isinstance(p, Parser)]
             return declared or [self._make_default(cls.type) for cls in catalogue.PARSERS]
         parsers: list[Parser] = []
         for path, name in refs:
@@ -267,7 +317,7 @@ class _Loader:
             log.warning("%s: top-level 'saturationDetector' is deprecated; use flowControl.saturationDetector", self._source.source)
             name = self._config.saturation_detector.plugin_ref
         if not name:
-            declared = [p for p in self._built.values() if isinstance(p, SaturationDetector)]
+            declared = [p for p in self._plugins() if isinstance(p, SaturationDetector)]
             return declared[0] if declared else self._make_default(UtilizationDetector.type)
         plugin = self._get(name)
         if plugin is None and name == UtilizationDetector.type:  # the field's default, spelt out

@@ -209,6 +209,9 @@ class Metrics:
         self.scrapes = Counter("fairlead_scrapes_total", "Reads of model servers' metrics pages that were begun.")
         self.scrape_endpoints = Gauge("fairlead_scrape_endpoints", "Endpoints by the pace at which their metrics are read.", ("pace",))
         self.load_reports = Counter("fairlead_load_reports_total", "Loads that model servers reported with an answer.")
+        self.config_info = Gauge("fairlead_config_info", "Always 1; the configuration in use by the beginning of its SHA-256.", ("sha256",))
+        self.config_loaded = Gauge("fairlead_config_loaded_timestamp_seconds", "Unix time at which the configuration in use was loaded.")
+        self.config_stale = Gauge("fairlead_config_stale", "1 when the configuration file has changed and could not be used.")
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

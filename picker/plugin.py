@@ -43,7 +43,8 @@ class Handle(Protocol):
 
 
 class Plugin(Protocol):
-    """What all plugins share."""
+    """What all plugins share. `experimental` types need `--allow-experimental-plugins`; `close`, where there is one, is called when a
+    reload of the configuration has replaced the plugin."""
 
     type: ClassVar[str]
     Parameters: ClassVar[builtins.type[Parameters]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import msgspec
 
 from picker.errors import ConfigError
+from picker.naming import RENAMED, missing_feature
 from picker.plugin import Handle
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -33,23 +37,43 @@ class Registry:
     def __contains__(self, type_: str) -> bool:
         return type_ in self._classes
 
+    def __getitem__(self, type_: str) -> type[Any]:
+        return self._classes[type_]
+
     def types(self) -> list[str]:
         """All registered types, in stage order."""
         return list(self._classes)
 
-    def build(self, type_: str, name: str, parameters: Mapping[str, Any] | None, handle: Handle, where: Callable[[str], str]) -> Any:
-        """Make the plugin. `where` puts a path inside the plugin's entry into words; raises ConfigError with it when something is
-        wrong."""
+    def find(self, type_: str, where: Callable[[str], str], *, experimental: bool) -> type[Any]:
+        """The class of a type, whatever it is called. `where` puts a path inside the plugin's entry into words.
+
+        Raises ConfigError for types that are unknown, not there yet, or experimental without `experimental`.
+        """
+        if (renamed := RENAMED.get(type_)) is not None and type_ not in self._classes:
+            ages = f"deprecated since {renamed.since} and will be removed in {renamed.removed_in}"
+            log.warning("%s: '%s' is %s; use %s", where("type"), type_, ages, renamed.replacement)
+            type_ = renamed.replacement
         cls = self._classes.get(type_)
         if cls is None:
-            near = difflib.get_close_matches(type_, self._classes, n=3, cutoff=0.4)
+            if (feature := missing_feature(type_)) is not None:
+                raise ConfigError(f"{where('type')}: plugin type '{type_}' is not in this version: it belongs to {feature}")
+            near = difflib.get_close_matches(type_, [*self._classes, *RENAMED], n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(f"{where('type')}: plugin type '{type_}' is not registered{hint}")
+        if getattr(cls, "experimental", False) and not experimental:
+            raise ConfigError(f"{where('type')}: plugin type '{type_}' is experimental; allow it with --allow-experimental-plugins")
+        return cls
+
+    def decode(self, cls: type[Any], parameters: Mapping[str, Any] | None, where: Callable[[str], str]) -> Any:
+        """The parameters as the class wants them. Raises ConfigError."""
         try:
-            decoded = msgspec.convert(parameters or {}, cls.Parameters)
+            return msgspec.convert(parameters or {}, cls.Parameters)
         except msgspec.ValidationError as error:
             path, message = explain(error, cls.Parameters, parameters)
             raise ConfigError(f"{where(f'parameters.{path}'.rstrip('.'))}: {message}") from None
+
+    def build(self, cls: type[Any], name: str, decoded: Any, handle: Handle, where: Callable[[str], str]) -> Any:
+        """Make the plugin. Raises ConfigError when it does not like its parameters."""
         try:
             return cls(name, decoded, handle)
         except ValueError as error:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picker.accounting.decisions import DecisionLog
@@ -29,13 +30,14 @@ from picker.exchange import Ledger, Place
 from picker.extproc.conversation import Conversation, Deliver
 from picker.extproc.health import Readiness
 from picker.extproc.transport import Served, TlsOptions, Transport, TransportOptions
-from picker.loader import Pipeline, load
+from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
 from picker.pool_gauges import PoolGauges
 from picker.settings import MIN_REFRESH_S, Settings
 from picker.stages import Stages
 from picker.tasks import TaskOwner
 from picker.views import views
+from picker.watching import FileStatus, WatchedFile
 from picker.yaml_source import YamlSource
 
 if TYPE_CHECKING:
@@ -54,12 +56,13 @@ class Core:
         self.datastore = Datastore()
         self.decisions = DecisionLog(settings.decision_log_size)
         self.readiness = Readiness()
-        self.pipeline: Pipeline = load(
-            _config_source(settings),
-            self.metrics,
-            prefix_index_bytes=settings.prefix_index_memory_bytes,
-            refresh_s=settings.refresh_metrics_interval_s,
+        self._options = Options(
+            settings.prefix_index_memory_bytes, settings.refresh_metrics_interval_s, settings.allow_experimental_plugins
         )
+        source, self.config_raw = _config_source(settings)
+        self.pipeline: Pipeline = load(source, self.metrics, self._options)
+        self.config_status = FileStatus(loaded_at_s=time.time())
+        self._config_in_use(source)
         self.sources = _sources(settings, self.metrics)
         pipeline = self.pipeline
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
@@ -103,6 +106,38 @@ class Core:
             for watcher in self.pipeline.watchers:
                 watcher.endpoint_removed(state.endpoint, state.bit)
             self.metrics.forget_endpoint(state.endpoint.name, state.endpoint.namespace)
+
+    def reload(self, source: YamlSource) -> None:
+        """Go on with another configuration; requests under way end as they began. Raises ConfigError, and then nothing has changed."""
+        before = self.pipeline
+        new = load(source, self.metrics, self._options, before)
+        if new.as_reference != before.as_reference:
+            raise ConfigError(f"{source.where('compat')}: cannot be changed while the picker runs; restart it")
+        if (new.flow is None) != (before.flow is None):
+            raise ConfigError(f"{source.where('featureGates')}: flowControl cannot be switched while the picker runs; restart it")
+        if self.flow is not None and new.flow is not None:
+            new.stages.queue_with(self.flow)
+        self.pipeline = new
+        self.director.stages = new.stages
+        if self.flow is not None and new.flow is not None:
+            self.flow.reconfigure(new.flow)
+        kept = {id(built.plugin) for built in new.built.values()}
+        for built in before.built.values():
+            if id(built.plugin) not in kept and (close := getattr(built.plugin, "close", None)) is not None:
+                close()
+        self._config_in_use(source)
+        log.info("%s is in use now; %d of %d plugins go on as they were", source.source, _common(before, new), len(new.built))
+
+    def _config_in_use(self, source: YamlSource) -> None:
+        self.metrics.config_info.cells.clear()
+        self.metrics.config_info.cell(source.sha256[:16]).value = 1
+        self.metrics.config_loaded.cell().value = time.time()
+
+    def config_reloaded(self, good: bool) -> None:
+        """What became of a change of the configuration file."""
+        self.metrics.config_stale.cell().value = not good
+        if not good:
+            self.metrics.config_reload_errors.cell("config-file").value += 1
 
     def refresh_gauges(self) -> None:
         """Before a metrics page is written."""
@@ -152,6 +187,8 @@ class Runner:
         for source in core.sources:
             await source.start(core.datastore)
             self._tasks.spawn(source.follow(), f"discovery {source.source}")
+        if settings.config_file is not None:
+            self._tasks.spawn(self._config_file(settings.config_file).follow(), "configuration")
         core.scraper.start()
         await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
@@ -165,6 +202,22 @@ class Runner:
             settings.grpc_health_port,
             settings.metrics_port,
             len(core.datastore),
+        )
+
+    def _config_file(self, path: Path) -> WatchedFile:
+        core = self.core
+
+        async def take(raw: bytes) -> None:
+            core.reload(_text_source(raw, path))
+
+        return WatchedFile(
+            path,
+            take,
+            core.config_status,
+            max_bytes=MAX_CONFIG_BYTES,
+            kept=lambda: "the last good configuration",
+            on_reload=core.config_reloaded,
+            in_use=core.config_raw,
         )
 
     async def drain(self, hurry: asyncio.Event) -> None:
@@ -254,14 +307,31 @@ def _transport(settings: Settings, served: Served) -> Transport:
     return GrpcioTransport(options, served)
 
 
-def _config_source(settings: Settings) -> YamlSource:
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def _config_source(settings: Settings) -> tuple[YamlSource, bytes]:
+    """And the bytes of the file."""
     if settings.config_file is not None:
         try:
-            text = settings.config_file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            raw = settings.config_file.read_bytes()
+        except OSError as error:
             raise ConfigError(f"--config-file {settings.config_file}: cannot be read: {error}") from None
-        return YamlSource(text, str(settings.config_file))
-    return YamlSource(settings.config_text, "--config-text") if settings.config_text is not None else default_source()
+        return _text_source(raw, settings.config_file), raw
+    return (YamlSource(settings.config_text, "--config-text") if settings.config_text is not None else default_source()), b""
+
+
+def _text_source(raw: bytes, path: Path) -> YamlSource:
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return YamlSource(raw.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config-file {path}: cannot be read: {error}") from None
+
+
+def _common(before: Pipeline, new: Pipeline) -> int:
+    return sum(name in before.built and before.built[name].plugin is built.plugin for name, built in new.built.items())
 
 
 def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:

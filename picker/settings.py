@@ -63,6 +63,7 @@ class Settings:
     transport: str
     config_file: Path | None
     config_text: str | None
+    allow_experimental_plugins: bool
     decision_log_size: int
     prefix_index_memory_bytes: int
 
@@ -106,6 +107,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         transport=flags.transport,
         config_file=flags.config_file,
         config_text=flags.config_text,
+        allow_experimental_plugins=flags.allow_experimental_plugins,
         decision_log_size=flags.decision_log_size,
         prefix_index_memory_bytes=flags.prefix_index_memory,
     )
@@ -186,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     config = p.add_argument_group("configuration")
     config.add_argument("--config-file", type=Path, metavar="FILE", help="an EndpointPickerConfig")
     config.add_argument("--config-text", metavar="YAML", help="the same as text")
+    _bool(config, "--allow-experimental-plugins", False, "allow plugin types marked α in docs/plugins.md")
     config.add_argument(
         "--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions (default: %(default)s)"
     )

@@ -53,9 +53,11 @@ class WatchedFile:
         watch: Watch = watch_directory,
         on_reload: Callable[[bool], None] = lambda good: None,
         wall: Callable[[], float] = time.time,
+        in_use: bytes | None = None,
     ) -> None:
         """The content is compared every `poll_s` seconds at least, whatever events arrive; of a file that is longer than `max_bytes` one
-        byte more is handed over. `on_reload` is told after each load whether the file was good."""
+        byte more is handed over. `on_reload` is told after each load whether the file was good; `in_use` is what has been taken before.
+        """
         self.path = path
         self.status = status
         self._take = take
@@ -65,7 +67,8 @@ class WatchedFile:
         self._watch = watch
         self._on_reload = on_reload
         self._wall = wall
-        self._good: bytes | None = None  # digests of the content in use, and of the last one refused
+        # Digests of the content in use, and of the last one refused.
+        self._good: bytes | None = None if in_use is None else _digest(in_use)
         self._bad: bytes | None = None
 
     async def follow(self, also: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -102,7 +105,7 @@ class WatchedFile:
         except ConfigError:
             self._bad = None
             raise
-        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        digest = _digest(raw)
         if digest == self._bad:
             return
         if digest == self._good:
@@ -120,6 +123,10 @@ class WatchedFile:
         self.status.loaded_at_s = self._wall()
         self.status.last_error = None
         self._on_reload(True)
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ class YamlSource:
     def __init__(self, text: str, source: str) -> None:
         """Raises ConfigError when the text is not YAML or its top level is not a mapping."""
         self.source = source
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
         try:
             loader = _StrictLoader(text)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.support.ext_proc import ExtProcClient
@@ -52,13 +53,18 @@ class Setting:
 
 
 @asynccontextmanager
-async def setting(*loads: Load, parser: str = "openai-parser", flags: Sequence[str] = ()) -> AsyncIterator[Setting]:
-    """Pods at 127.0.1.(i+1) with these loads, a picker that has scraped them, a client; no loads: no endpoints."""
+async def setting(
+    *loads: Load, parser: str = "openai-parser", flags: Sequence[str] = (), config: str | None = None, config_file: Path | None = None
+) -> AsyncIterator[Setting]:
+    """`config` is a whole document in place of the hermetic tests'.
+
+    Pods at 127.0.1.(i+1) with these loads, a picker that has scraped them, a client; no loads: no endpoints."""
     async with model_servers(*loads) as pods:
         # A host name that never resolves stands for a pool without pods.
         endpoints = ",".join([pod.address for pod in pods]) or "nowhere.invalid:8000"
+        chosen = ["--config-file", str(config_file)] if config_file is not None else ["--config-text", config or config_text(parser)]
         async with (
-            PickerProcess("--endpoints", endpoints, "--config-text", config_text(parser), *flags) as picker,
+            PickerProcess("--endpoints", endpoints, *chosen, *flags) as picker,
             ExtProcClient(picker.target) as client,
         ):
             made = Setting(pods, picker, client)

@@ -11,7 +11,7 @@ from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.catalogue import STAGES
 from picker.config import default_source
 from picker.errors import ConfigError
-from picker.loader import Pipeline, load
+from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.yaml_source import YamlSource
@@ -20,7 +20,7 @@ HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 
 
 def pipeline(body: str) -> Pipeline:
-    return load(YamlSource(HEAD + body, "epp.yaml"), Metrics())
+    return load(YamlSource(HEAD + body, "epp.yaml"), Metrics(), Options(experimental=True))
 
 
 def refused(body: str) -> str:
@@ -366,10 +366,10 @@ def test_prefix_hits_are_counted_under_the_producers_name() -> None:
 
 
 def test_the_memory_for_prefix_indexes_is_shared_out() -> None:
-    one = load(default_source(), Metrics(), prefix_index_bytes=10 << 20)
+    one = load(default_source(), Metrics(), Options(prefix_index_bytes=10 << 20))
     assert [p.index.limit_bytes for p in one.producers] == [10 << 20]
     body = "plugins: [{type: approx-prefix-cache-producer, name: a}, {type: approx-prefix-cache-producer, name: b}]"
-    two = load(YamlSource(HEAD + body, "x"), Metrics(), prefix_index_bytes=10 << 20)
+    two = load(YamlSource(HEAD + body, "x"), Metrics(), Options(prefix_index_bytes=10 << 20))
     assert [p.index.limit_bytes for p in two.producers] == [5 << 20] * 2
     unlimited = load(default_source(), Metrics())
     assert all(p.index.limit_bytes > 1 << 60 for p in unlimited.producers)

@@ -154,6 +154,9 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("fairlead_scrapes_total", "counter", "", "", "", ""),
     ("fairlead_scrape_endpoints", "gauge", "pace", "", "", ""),
     ("fairlead_load_reports_total", "counter", "", "", "", ""),
+    ("fairlead_config_info", "gauge", "sha256", "", "", ""),
+    ("fairlead_config_loaded_timestamp_seconds", "gauge", "", "", "", ""),
+    ("fairlead_config_stale", "gauge", "", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 

@@ -55,6 +55,7 @@ DEFAULTS = {
     "transport": "h2",
     "config_file": None,
     "config_text": None,
+    "allow_experimental_plugins": False,
     "decision_log_size": 512,
     "prefix_index_memory_bytes": 256 << 20,
 }
@@ -112,6 +113,7 @@ VALUES: list[tuple[str, str, str, Any]] = [
     ("--transport", "grpcio", "transport", "grpcio"),
     ("--config-file", "c.yaml", "config_file", Path("c.yaml")),
     ("--config-text", "kind: x", "config_text", "kind: x"),
+    ("--allow-experimental-plugins", "true", "allow_experimental_plugins", True),
     ("--decision-log-size", "0", "decision_log_size", 0),
     ("--prefix-index-memory", "1MiB", "prefix_index_memory_bytes", 1 << 20),
     ("--prefix-index-memory", "0", "prefix_index_memory_bytes", 0),
