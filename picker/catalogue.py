@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from picker.accounting.attribute_reporter import RequestAttributeReporter
+from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import UtilizationDetector
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
@@ -12,6 +14,7 @@ from picker.parsing.vllm import VllmHttpParser
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
@@ -24,7 +27,8 @@ from picker.scheduling.scorers.load import (
 )
 
 PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
-ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
+ADMISSION: tuple[type[Any], ...] = (UtilizationDetector, ProbabilisticAdmitter)
+IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
 PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
@@ -38,15 +42,18 @@ SCORERS: tuple[type[Any], ...] = (
     TokenLoadScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
+REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)
 
 STAGES: dict[str, tuple[type[Any], ...]] = {
     "parsers": PARSERS,
+    "identity": IDENTITY,
     "admission": ADMISSION,
     "profile handlers": PROFILE_HANDLERS,
     "filters": FILTERS,
     "data producers": PRODUCERS,
     "scorers": SCORERS,
     "pickers": PICKERS,
+    "reporters": REPORTERS,
 }
 
 

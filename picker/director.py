@@ -17,6 +17,7 @@ from picker.accounting.decisions import DecisionLog
 from picker.endpoint import Endpoint
 from picker.errors import REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
 from picker.exchange import NO_RESPONSE_PLUGINS, Exchange, Ledger, ResponsePlugins
+from picker.keys import DEFAULT_FAIRNESS_ID, FAIRNESS_ID
 from picker.metrics import Metrics
 from picker.parsing.paths import ParserSet, request_path
 from picker.plugin import Admitter, DataProducer, Parser, PreRequest, RequestHeaderProcessor, Screener
@@ -28,10 +29,8 @@ from picker.snapshot import Candidates, Snapshot
 log = logging.getLogger(__name__)
 
 # Control headers: new name, then its deprecated alias; the new one wins (contract section 1.6).
-FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
-DEFAULT_FAIRNESS_ID = "default-flow"
 _RECORDED_CHARS = 256
 """Of a model's name in decision records: the name may be as long as the body."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picker import catalogue
+from picker.accounting.attribute_reporter import RequestAttributeReporter
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
 from picker.director import Stages
@@ -135,6 +136,9 @@ class _Loader:
         for producer in producers:
             labels = (producer.name, producer.type)
             producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
+        for plugin in plugins:
+            if isinstance(plugin, RequestAttributeReporter):
+                plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
         return Pipeline(
             stages=Stages(
                 parsers,

@@ -160,6 +160,15 @@ class Metrics:
         self.scrapes = Counter("fairlead_scrapes_total", "Reads of model servers' metrics pages that were begun.")
         self.scrape_endpoints = Gauge("fairlead_scrape_endpoints", "Endpoints by the pace at which their metrics are read.", ("pace",))
         self.load_reports = Counter("fairlead_load_reports_total", "Loads that model servers reported with an answer.")
+        self.attribute_errors = Counter(
+            "fairlead_request_attribute_errors_total", "Request attributes that could not be computed from an answer.", ("plugin_name",)
+        )
+        self.preparation_failures = Counter(
+            "fairlead_preparation_failures_total",
+            "Requests that went on without a producer's data: timeout, error, or busy (too many were being prepared).",
+            ("plugin_name", "plugin_type", "reason"),
+        )
+        self.preparing = Gauge("fairlead_requests_in_preparation", "Requests that wait for data producers that ask somebody else.")
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

@@ -150,6 +150,7 @@ class ResponseObserver(Protocol):
     """Told once for each request that left for a model server, whatever ended it.
 
     Returns dynamic metadata for the proxy by namespace and key, or None; it goes out with the last message of an answer that ends well.
+    One that works with `Response.usage` says `needs_usage = True`: then bodies are read even with `--response-metrics=false`.
     """
 
     def response_complete(self, request: InferenceRequest, response: Response) -> Mapping[str, Mapping[str, object]] | None: ...

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from picker.errors import ConfigError
+from picker.errors import ConfigError, ParameterError
 from picker.plugin import Handle
 
 
@@ -52,6 +52,8 @@ class Registry:
             raise ConfigError(f"{where(f'parameters.{path}'.rstrip('.'))}: {message}") from None
         try:
             return cls(name, decoded, handle)
+        except ParameterError as error:
+            raise ConfigError(f"{where(f'parameters.{error.path}')}: {error}") from None
         except ValueError as error:
             raise ConfigError(f"{where('parameters')}: {error}") from None
 

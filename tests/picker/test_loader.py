@@ -167,9 +167,16 @@ def test_well_known_configurations_load(name: str) -> None:
     assert pipeline(WELL_KNOWN[name]).stages.scheduler.profiles
 
 
+REQUIRED = {
+    "session-id-producer": "{headerName: x-session}",
+    "request-attribute-reporter": "{attributes: [{key: {name: a}, expression: '1'}]}",
+}
+"""Parameters of the types that cannot do without."""
+
+
 @pytest.mark.parametrize("type_", [cls.type for stage in STAGES.values() for cls in stage])
-def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_parameters(type_: str) -> None:
-    pipeline(f"plugins:\n- type: {type_}")
+def test_every_type_of_the_catalogue_builds_from_what_it_requires_and_refuses_unknown_parameters(type_: str) -> None:
+    pipeline(f"plugins:\n- type: {type_}\n  parameters: {REQUIRED.get(type_, '{}')}")
     text = refused(f"plugins:\n- type: {type_}\n  parameters:\n    zzzzz: 1")
     assert text.startswith("epp.yaml:6: plugins[0].parameters.zzzzz: Object contains unknown field `zzzzz`; known: ")
 

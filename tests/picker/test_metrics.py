@@ -121,6 +121,9 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("fairlead_scrapes_total", "counter", "", "", "", ""),
     ("fairlead_scrape_endpoints", "gauge", "pace", "", "", ""),
     ("fairlead_load_reports_total", "counter", "", "", "", ""),
+    ("fairlead_request_attribute_errors_total", "counter", "plugin_name", "", "", ""),
+    ("fairlead_preparation_failures_total", "counter", "plugin_name plugin_type reason", "", "", ""),
+    ("fairlead_requests_in_preparation", "gauge", "", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 
