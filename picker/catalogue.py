@@ -11,6 +11,7 @@ from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
 from picker.parsing.vllm import VllmHttpParser
+from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
@@ -31,7 +32,7 @@ ADMISSION: tuple[type[Any], ...] = (UtilizationDetector, ProbabilisticAdmitter)
 IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
-PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
+PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
     RunningRequestsSizeScorer,

@@ -180,6 +180,7 @@ class Waiting:
     def _route(self) -> None:
         if self._over:
             return
+        self._request.payload = b""
         try:
             outcome: Exchange | Refusal = self._director.route(self._request, self._subset)
         except Refusal as refusal:
@@ -251,6 +252,7 @@ class Director:
                 fairness_id=first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID,
                 size_bytes=len(body),
                 received_s=received_s,
+                payload=body if stages.prepare is not None else b"",
             )
             for processor in stages.request_header:
                 processor.request_header(request)

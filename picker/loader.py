@@ -17,6 +17,7 @@ from picker.exchange import ResponsePlugins
 from picker.metrics import Metrics
 from picker.plugin import (
     Admitter,
+    AsyncDataProducer,
     DataProducer,
     EndpointWatcher,
     Filter,
@@ -29,6 +30,7 @@ from picker.plugin import (
     Scorer,
     Screener,
 )
+from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.pickers import MaxScorePicker
@@ -49,6 +51,8 @@ class Pipeline:
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
     as_reference: bool
+    preparation: Preparation | None
+    """To be closed when the pipeline is of no more use."""
 
 
 def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -> Pipeline:
@@ -139,12 +143,15 @@ class _Loader:
         for plugin in plugins:
             if isinstance(plugin, RequestAttributeReporter):
                 plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
+        asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
+        preparation = Preparation(asking, self._metrics) if asking else None
         return Pipeline(
             stages=Stages(
                 parsers,
                 Shedding(detector),
                 scheduler,
                 request_header=[p for p in plugins if isinstance(p, RequestHeaderProcessor)],
+                prepare=preparation,
                 screeners=[p for p in plugins if isinstance(p, Screener)],
                 producers=[p for p in plugins if isinstance(p, DataProducer)],
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
@@ -155,6 +162,7 @@ class _Loader:
             producers=producers,
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
+            preparation=preparation,
         )
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:

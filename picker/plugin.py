@@ -79,10 +79,14 @@ class DataProducer(Protocol):
 
 @runtime_checkable
 class AsyncDataProducer(Protocol):
-    """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at. The request waits, at most `timeout_s`."""
+    """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at.
+
+    The request waits, at most `timeout_s` (0.4 when there is none); one that is late or raises is logged and counted, and the request
+    goes on without its data. All run at the same time. `request.payload` is the body. With a method `wants(request)` those requests for
+    which it is false need not wait, and with `asks = False` none does. A coroutine `close()` is awaited in the end.
+    """
 
     produces: ClassVar[frozenset[str]]
-    timeout_s: float
 
     async def prepare(self, request: InferenceRequest) -> None: ...
 

@@ -1,7 +1,7 @@
 """A request as the decision core sees it: what the parser read from the body, and what the director added.
 
 `ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for what plugins leave
-there for each other. They are structs because those are made in a fifth of a dataclass's time.
+there for each other; a tokenizer's plugin replaces the prompt. They are structs because those are made in a fifth of a dataclass's time.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class InferenceRequest(msgspec.Struct):
     received_s: float = 0.0
     attributes: dict[str, object] = msgspec.field(default_factory=dict)
     working: dict[str, object] = msgspec.field(default_factory=dict)
+    payload: bytes = b""
+    """The body as it came, for producers that ask somebody else about it; gone once they have."""
     more_headers: dict[str, str] | None = None
     """For the model server, set by plugins (`set_header`)."""
     metadata: dict[str, dict[str, object]] | None = None
