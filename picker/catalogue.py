@@ -16,6 +16,7 @@ from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
+from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
@@ -32,7 +33,7 @@ ADMISSION: tuple[type[Any], ...] = (UtilizationDetector, ProbabilisticAdmitter)
 IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
-PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer)
+PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
     RunningRequestsSizeScorer,

@@ -218,7 +218,7 @@ class Exchange:
             return
         if self._ticket is not None:
             self._ticket.close()
-        self._ticket = self._ledger.inflight.open(*found, self.request)
+        self._ticket = self._ledger.inflight.open(*found, self.request, elsewhere=True)
         self._endpoint = found[0]
         self._picked = served
 

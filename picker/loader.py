@@ -14,6 +14,7 @@ from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSp
 from picker.director import Stages
 from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
+from picker.keys import DEFAULT_PRODUCERS
 from picker.metrics import Metrics
 from picker.plugin import (
     Admitter,
@@ -33,6 +34,7 @@ from picker.plugin import (
 from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
@@ -135,12 +137,15 @@ class _Loader:
         scheduler = Scheduler(self._handler(profiles), profiles, self._metrics)
         detector = self._detector()
         parsers = self._parsers()
+        self._make_default_producers()
         plugins = list(self._built.values())
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
         for producer in producers:
             labels = (producer.name, producer.type)
             producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
         for plugin in plugins:
+            if isinstance(plugin, InflightLoadProducer):
+                plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
             if isinstance(plugin, RequestAttributeReporter):
                 plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
         asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
@@ -164,6 +169,17 @@ class _Loader:
             as_reference=self._config.compat == REFERENCE,
             preparation=preparation,
         )
+
+    def _make_default_producers(self) -> None:
+        """Of what some plugin consumes and none produces."""
+        while True:
+            plugins = list(self._built.values())
+            produced = {key for plugin in plugins for key in getattr(plugin, "produces", ())}
+            consumed = {key for plugin in plugins for key in getattr(plugin, "consumes", ())}
+            missing = sorted((consumed - produced) & DEFAULT_PRODUCERS.keys())
+            if not missing:
+                return
+            self._make_default(DEFAULT_PRODUCERS[missing[0]])
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:
         if self._config.scheduling_profiles:

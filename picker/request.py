@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,6 +43,15 @@ class ParsedBody(msgspec.Struct, frozen=True):
     skip_response: bool = False
 
 
+class Charge(NamedTuple):
+    """What a request weighs on the picked endpoint, by one inflight-load-producer. `cached_tokens` of the prompt are not in `tokens`; on
+    another endpoint they would be."""
+
+    producer_name: str
+    tokens: int
+    cached_tokens: int
+
+
 class InferenceRequest(msgspec.Struct):
     """One request on its way through admission and scheduling.
 
@@ -64,6 +74,8 @@ class InferenceRequest(msgspec.Struct):
     received_s: float = 0.0
     attributes: dict[str, object] = msgspec.field(default_factory=dict)
     working: dict[str, object] = msgspec.field(default_factory=dict)
+    charges: list[Charge] | None = None
+    """Of the inflight-load-producers, in their order: scorers see the first. None: all of the prompt is counted."""
     payload: bytes = b""
     """The body as it came, for producers that ask somebody else about it; gone once they have."""
     more_headers: dict[str, str] | None = None
