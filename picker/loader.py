@@ -9,10 +9,11 @@ from typing import Any
 
 from picker import catalogue
 from picker.accounting.attribute_reporter import RequestAttributeReporter
+from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
 from picker.director import Stages
-from picker.errors import ConfigError
+from picker.errors import ConfigError, Internal
 from picker.exchange import ResponsePlugins
 from picker.keys import DEFAULT_PRODUCERS
 from picker.metrics import Metrics
@@ -146,6 +147,8 @@ class _Loader:
         for plugin in plugins:
             if isinstance(plugin, InflightLoadProducer):
                 plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
+            if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
+                plugin.refuse = Internal
             if isinstance(plugin, RequestAttributeReporter):
                 plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
         asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from picker.endpoint import EndpointMetrics
-from picker.errors import REJECTED_SATURATED, Rejected
+from picker.errors import REJECTED_SATURATED, Refusal, Rejected
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates, ColumnMemo
@@ -43,14 +43,15 @@ class ProbabilisticAdmitter:
         handle: Handle,
         *,
         draw: Callable[[], float] = random.random,
-        refuse: Callable[[str], Exception] | None = None,
+        refuse: Callable[[str], Refusal] | None = None,
     ) -> None:
-        """`draw` gives numbers in [0, 1). `refuse` makes what is raised: a 429 by default, where the reference says 500."""
+        """`draw` gives numbers in [0, 1)."""
         self.name = name
         self._power = parameters.power
         self._k = parameters.k
         self._draw = draw
-        self._refuse = refuse or _rejected
+        self.refuse: Callable[[str], Refusal] = refuse or _rejected
+        """Makes what is raised: a 429, where the reference says 500."""
         queue, usage = parameters.queue_depth_threshold, parameters.kv_cache_util_threshold
 
         def fill(m: EndpointMetrics) -> float:
@@ -69,8 +70,8 @@ class ProbabilisticAdmitter:
         except OverflowError:
             chance = 1.0
         if self._draw() < chance:
-            raise self._refuse(f"request cannot be admitted: the pool is {saturation:.0%} full, of such requests {chance:.0%} are refused")
+            raise self.refuse(f"request cannot be admitted: the pool is {saturation:.0%} full, of such requests {chance:.0%} are refused")
 
 
-def _rejected(message: str) -> Exception:
+def _rejected(message: str) -> Refusal:
     return Rejected(message, drop_reason=REJECTED_SATURATED)

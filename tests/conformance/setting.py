@@ -15,12 +15,13 @@ from tests.support.waiting import until
 SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer", "lora-affinity-scorer")
 
 
-def config_text(parser: str = "openai-parser") -> str:
-    """The configuration of the reference picker's hermetic tests, which compare header changes with nothing added."""
+def config_text(parser: str = "openai-parser", more: str = "") -> str:
+    """The configuration of the reference picker's hermetic tests, which compare header changes with nothing added; `more` are YAML lines
+    of further plugins."""
     plugins = "".join(f"- type: {name}\n" for name in (*SCORERS, parser))
     profile = "".join(f"  - pluginRef: {name}\n" for name in SCORERS)
     head = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"
-    return f"{head}plugins:\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n{profile}compat: reference\n"
+    return f"{head}plugins:\n{plugins}{more}schedulingProfiles:\n- name: default\n  plugins:\n{profile}compat: reference\n"
 
 
 @dataclass
@@ -52,13 +53,13 @@ class Setting:
 
 
 @asynccontextmanager
-async def setting(*loads: Load, parser: str = "openai-parser", flags: Sequence[str] = ()) -> AsyncIterator[Setting]:
+async def setting(*loads: Load, parser: str = "openai-parser", more: str = "", flags: Sequence[str] = ()) -> AsyncIterator[Setting]:
     """Pods at 127.0.1.(i+1) with these loads, a picker that has scraped them, a client; no loads: no endpoints."""
     async with model_servers(*loads) as pods:
         # A host name that never resolves stands for a pool without pods.
         endpoints = ",".join([pod.address for pod in pods]) or "nowhere.invalid:8000"
         async with (
-            PickerProcess("--endpoints", endpoints, "--config-text", config_text(parser), *flags) as picker,
+            PickerProcess("--endpoints", endpoints, "--config-text", config_text(parser, more), *flags) as picker,
             ExtProcClient(picker.target) as client,
         ):
             made = Setting(pods, picker, client)
