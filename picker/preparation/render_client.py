@@ -35,12 +35,12 @@ class RenderClient:
         self._prefix = parts.path.rstrip("/")
         self._idle: list[HttpReader] = []
 
-    async def post(self, path: str, body: bytes, timeout_s: float) -> bytes:
-        """The body of the answer. Raises ReadError, also for an answer that is not 200."""
+    async def post(self, path: str, body: bytes, timeout_s: float, *, authorization: str = "") -> bytes:
+        """The body of the answer. Raises ReadError, also for an answer that is not 200; ValueError for credentials no header can hold."""
         reader = self._idle.pop() if self._idle else self._new_reader()
         answer: asyncio.Future[bytes | ReadError] = asyncio.get_running_loop().create_future()
         try:
-            reader.read(answer.set_result, request=self._request(path, body), timeout_s=timeout_s)
+            reader.read(answer.set_result, request=self._request(path, body, authorization), timeout_s=timeout_s)
             result = await answer
         except BaseException:
             reader.close()
@@ -56,10 +56,13 @@ class RenderClient:
     def _new_reader(self) -> HttpReader:
         return HttpReader(self._host, self._port, path="/", ssl=self._ssl, max_body_bytes=MAX_ANSWER_BYTES)
 
-    def _request(self, path: str, body: bytes) -> bytes:
+    def _request(self, path: str, body: bytes, authorization: str) -> bytes:
+        if not authorization.isascii() or not authorization.isprintable():
+            raise ValueError("authorization: expected printable ASCII")
+        credentials = f"Authorization: {authorization}\r\n" if authorization else ""
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {join_host_port(self._host, self._port)}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nAccept: application/json\r\nUser-Agent: fairlead\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nAccept: application/json\r\nUser-Agent: fairlead\r\n{credentials}\r\n"
         )
         return head.encode() + body
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from xxhash import xxh64_digest
@@ -33,7 +33,11 @@ DEFAULT_URL = "http://localhost:8000"
 
 
 class EstimateParameters(Parameters, frozen=True):
-    """None: the figures are those of the reference's defaults (`picker.parsing.media`)."""
+    """Known to the reference. Here the figures are its defaults (`picker.parsing.media`) and cannot be set yet."""
+
+    image: dict[str, Any] | None = None
+    video: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
 
 
 class VllmParameters(Parameters, frozen=True):
@@ -93,6 +97,11 @@ class TokenProducer:
         """Raises ParameterError."""
         self.name = name
         self.asks = parameters.vllm is not None or bool(parameters.model_name)
+        for medium in ("image", "video", "audio"):
+            if getattr(parameters.estimate, medium, None):
+                raise ParameterError(
+                    f"estimate.{medium}", "the figures of the estimate cannot be set in this version; docs/plugins.md has them"
+                )
         if self.asks and parameters.estimate is not None:
             raise ParameterError("estimate", "give vllm or estimate, not both")
         if self.asks and not parameters.model_name:
@@ -123,7 +132,8 @@ class TokenProducer:
             return
         # The vLLM that renders need not know adapters and other names of the model: all share its tokenizer.
         body = rewrite_model(request.payload, self._model)
-        answer = await self._client.post(path, body, self._media_s if request.body.prompt.extra_tokens else self._text_s)
+        timeout_s = self._media_s if request.body.prompt.extra_tokens else self._text_s
+        answer = await self._client.post(path, body, timeout_s, authorization=request.headers.get("authorization", ""))
         prompts = [_ONE.decode(answer)] if path == CHAT else _MANY.decode(answer)
         request.body = msgspec.structs.replace(request.body, prompt=Prompt(b"".join(map(packed, prompts))))
 

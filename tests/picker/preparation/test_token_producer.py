@@ -30,12 +30,14 @@ class Vllm:
         self.status = b"200 OK"
         self.asked: list[tuple[str, Any]] = []
         self.connections = 0
+        self.credentials: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                self.credentials.append(head.partition("Authorization: ")[2].partition("\r\n")[0])
                 size = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
                 self.asked.append((head.partition("\r\n")[0], json.loads(await reader.readexactly(size))))
                 if self.answer is None:
@@ -115,6 +117,20 @@ async def test_two_pictures_are_two_prefixes(vllm: tuple[Vllm, str]) -> None:
     await plugin.close()
 
 
+async def test_the_clients_credentials_are_shown_to_the_vllm(vllm: tuple[Vllm, str]) -> None:
+    server, url = vllm
+    server.answer = b'{"token_ids":[7]}'
+    plugin, asked = producer(url), asking("/v1/chat/completions", CHAT)
+    asked.headers = {"authorization": "Bearer secret"}
+    await plugin.prepare(asked)
+    await plugin.prepare(asking("/v1/chat/completions", CHAT))
+    asked.headers = {"authorization": "x\r\nY: z"}
+    with pytest.raises(ValueError, match="printable ASCII"):
+        await plugin.prepare(asked)
+    assert server.credentials == ["Bearer secret", ""]
+    await plugin.close()
+
+
 @pytest.mark.parametrize("answer", [b"", b"{}", b"[]", b'{"token_ids":[-1]}', b'{"token_ids":["a"]}', b'{"detail":"no"}'])
 async def test_an_answer_of_another_shape_leaves_the_estimate(vllm: tuple[Vllm, str], answer: bytes) -> None:
     server, url = vllm
@@ -186,6 +202,7 @@ def test_the_estimate_asks_nobody(parameters: dict[str, Any]) -> None:
     [
         ({"vllm": {}}, "modelName", "required for the vllm backend"),
         ({"modelName": "m", "estimate": {}}, "estimate", "not both"),
+        ({"estimate": {"image": {"mode": "static"}}}, "estimate.image", "cannot be set in this version"),
         ({"modelName": "m", "vllm": {"url": "localhost:8000"}}, "vllm.url", "expected http://HOST"),
         ({"modelName": "m", "vllm": {"url": "http://u@h"}}, "vllm.url", "no blanks, credentials"),
         ({"modelName": "m", "vllm": {"url": "http://h:x"}}, "vllm.url", "is not a URL"),
