@@ -31,6 +31,7 @@ check: venv  ## lint, types, import floors, generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m picker.plugin_table docs/plugins.md
 
 format: venv  ## apply the formatter and the safe lint fixes
 	$(BIN)/ruff check --fix .

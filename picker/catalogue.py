@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from picker.accounting.attribute_reporter import RequestAttributeReporter
 from picker.admission.flow.eviction import EvictionPriorityThenTimeOrdering, EvictionSheddableFilter
 from picker.admission.flow.fairness import GlobalStrictFairnessPolicy, ProgramAwareFairness, RoundRobinFairnessPolicy
 from picker.admission.flow.ordering import EdfOrderingPolicy, FcfsOrderingPolicy, SloDeadlineOrderingPolicy
 from picker.admission.flow.usage_limits import PriorityHoldbackPolicy, SoftReflectiveCeilingPolicy, StaticUsageLimitPolicy
+from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import ConcurrencyDetector, UtilizationDetector
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
 from picker.parsing.vllm import VllmHttpParser
+from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.identity import AgentIdentity, SessionIdProducer
+from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
@@ -42,9 +47,11 @@ FLOW_CONTROL: tuple[type[Any], ...] = (
     EvictionSheddableFilter,
     EvictionPriorityThenTimeOrdering,
 )
+IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
+ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
-PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
+PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
     RunningRequestsSizeScorer,
@@ -55,16 +62,20 @@ SCORERS: tuple[type[Any], ...] = (
     TokenLoadScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
+REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)
 
 STAGES: dict[str, tuple[type[Any], ...]] = {
     "parsers": PARSERS,
+    "identity": IDENTITY,
     "saturation detectors": DETECTORS,
     "flow control": FLOW_CONTROL,
+    "admitters": ADMITTERS,
     "profile handlers": PROFILE_HANDLERS,
     "filters": FILTERS,
     "data producers": PRODUCERS,
     "scorers": SCORERS,
     "pickers": PICKERS,
+    "reporters": REPORTERS,
 }
 
 

@@ -16,6 +16,7 @@ from picker.accounting.decisions import DecisionLog
 from picker.endpoint import Endpoint
 from picker.errors import REJECTED_CANCELLED, REJECTED_NO_ENDPOINTS, BadRequest, Internal, Refusal, Unavailable
 from picker.exchange import Exchange, Ledger
+from picker.keys import DEFAULT_FAIRNESS_ID, FAIRNESS_ID
 from picker.metrics import Metrics
 from picker.parsing.paths import request_path
 from picker.request import InferenceRequest, ParsedBody
@@ -27,10 +28,8 @@ from picker.waiting import Resume, Waiting, unheard
 log = logging.getLogger(__name__)
 
 # Control headers: new name, then its deprecated alias; the new one wins (contract section 1.6).
-FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 OBJECTIVE = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 MODEL_REWRITE = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
-DEFAULT_FAIRNESS_ID = "default-flow"
 _RECORDED_CHARS = 256
 """Of a model's name in decision records: the name may be as long as the body."""
 
@@ -90,6 +89,7 @@ class Director:
                 fairness_id=first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID,
                 size_bytes=len(body),
                 received_s=received_s,
+                payload=body if stages.prepare is not None else b"",
             )
             for processor in stages.request_header:
                 processor.request_header(request)

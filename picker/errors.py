@@ -63,6 +63,14 @@ class ConfigError(Exception):
     """A configuration that must not be used. The text names the source, the place in it and what was expected."""
 
 
+class ParameterError(ValueError):
+    """A plugin's parameters are of the right shape and cannot be used. `path` is the place in them, e.g. `attributes[0].expression`."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 # Values of x-llm-d-request-dropped-reason (contract section 1.8).
 REJECTED_SATURATED = "rejected-saturated"
 REJECTED_NO_ENDPOINTS = "rejected-no-endpoints"

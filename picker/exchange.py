@@ -52,6 +52,8 @@ class ResponsePlugins:
     headers: Sequence[ResponseHeaderProcessor] = ()
     started: Sequence[ResponseStartObserver] = ()
     complete: Sequence[ResponseObserver] = ()
+    need_usage: bool = False
+    """One of them works with token usage: bodies are read whatever the settings say."""
 
     @classmethod
     def among(cls, plugins: Sequence[object]) -> ResponsePlugins:
@@ -60,6 +62,7 @@ class ResponsePlugins:
             [p for p in plugins if isinstance(p, ResponseHeaderProcessor)],
             [p for p in plugins if isinstance(p, ResponseStartObserver)],
             [p for p in plugins if isinstance(p, ResponseObserver)],
+            any(getattr(p, "needs_usage", False) for p in plugins),
         )
         return found if found.headers or found.started or found.complete else NO_RESPONSE_PLUGINS
 
@@ -215,7 +218,7 @@ class Exchange:
             return
         if self._ticket is not None:
             self._ticket.close()
-        self._ticket = self._ledger.inflight.open(*found, self.request)
+        self._ticket = self._ledger.inflight.open(*found, self.request, elsewhere=True)
         self._endpoint = found[0]
         self._picked = served
 
@@ -264,6 +267,11 @@ class Exchange:
     def response_unread(self, how: str) -> None:
         """Nobody looks at the body; `how` says what becomes of it (see `Metrics.unread_bodies`)."""
         self._ledger.metrics.unread_bodies.cell(how).value += 1
+
+    @property
+    def needs_usage(self) -> bool:
+        """A plugin works with the usage that this answer tells."""
+        return self._plugins.need_usage
 
     @property
     def settled(self) -> bool:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from picker import catalogue
+from picker.accounting.attribute_reporter import RequestAttributeReporter
 from picker.admission.flow.settings import FlowSettings
+from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, ProfileSpec, WeightedRef, decode, gate, plugin_name
-from picker.errors import ConfigError
+from picker.errors import ConfigError, Internal
 from picker.exchange import ResponsePlugins
 from picker.flow_loader import flow_settings
+from picker.keys import DEFAULT_PRODUCERS
 from picker.metrics import Metrics
 from picker.plugin import (
     Admitter,
+    AsyncDataProducer,
     DataProducer,
     EndpointWatcher,
     Filter,
@@ -29,8 +33,10 @@ from picker.plugin import (
     Scorer,
     Screener,
 )
+from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
@@ -64,6 +70,8 @@ class Pipeline:
     built: Mapping[str, Built]
     """All plugins by name, in the order in which they were made."""
     config: EndpointPickerConfig
+    preparation: Preparation | None
+    """To be closed when the pipeline is of no more use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +192,28 @@ class _Loader:
         detector = self._detector()
         parsers = self._parsers()
         flow = self._flow(detector)
+        self._make_default_producers()
         plugins = self._plugins()
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
         for producer in producers:
             labels = (producer.name, producer.type)
             producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
+        for plugin in plugins:
+            if isinstance(plugin, InflightLoadProducer):
+                plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
+            if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
+                plugin.refuse = Internal
+            if isinstance(plugin, RequestAttributeReporter):
+                plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
+        asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
+        preparation = Preparation(asking, self._metrics) if asking else None
         return Pipeline(
             stages=Stages(
                 parsers,
                 Shedding(detector),
                 scheduler,
                 request_header=[p for p in plugins if isinstance(p, RequestHeaderProcessor)],
+                prepare=preparation,
                 screeners=[p for p in plugins if isinstance(p, Screener)],
                 producers=[p for p in plugins if isinstance(p, DataProducer)],
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
@@ -208,6 +227,7 @@ class _Loader:
             flow=flow,
             built=dict(self._made),
             config=self._config,
+            preparation=preparation,
         )
 
     def _flow(self, detector: SaturationDetector) -> FlowSettings | None:
@@ -235,6 +255,17 @@ class _Loader:
         if not isinstance(plugin, kind):
             raise ConfigError(f"{where}: '{name}' ({plugin.type}) is not {what}")
         return plugin
+
+    def _make_default_producers(self) -> None:
+        """Of what some plugin consumes and none produces."""
+        while True:
+            plugins = self._plugins()
+            produced = {key for plugin in plugins for key in getattr(plugin, "produces", ())}
+            consumed = {key for plugin in plugins for key in getattr(plugin, "consumes", ())}
+            missing = sorted((consumed - produced) & DEFAULT_PRODUCERS.keys())
+            if not missing:
+                return
+            self._make_default(DEFAULT_PRODUCERS[missing[0]])
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:
         if self._config.scheduling_profiles:

@@ -212,6 +212,15 @@ class Metrics:
         self.config_info = Gauge("fairlead_config_info", "Always 1; the configuration in use by the beginning of its SHA-256.", ("sha256",))
         self.config_loaded = Gauge("fairlead_config_loaded_timestamp_seconds", "Unix time at which the configuration in use was loaded.")
         self.config_stale = Gauge("fairlead_config_stale", "1 when the configuration file has changed and could not be used.")
+        self.attribute_errors = Counter(
+            "fairlead_request_attribute_errors_total", "Request attributes that could not be computed from an answer.", ("plugin_name",)
+        )
+        self.preparation_failures = Counter(
+            "fairlead_preparation_failures_total",
+            "Requests that went on without a producer's data: timeout, error, or busy (too many were being prepared).",
+            ("plugin_name", "plugin_type", "reason"),
+        )
+        self.preparing = Gauge("fairlead_requests_in_preparation", "Requests that wait for data producers that ask somebody else.")
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

@@ -80,10 +80,14 @@ class DataProducer(Protocol):
 
 @runtime_checkable
 class AsyncDataProducer(Protocol):
-    """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at. The request waits, at most `timeout_s`."""
+    """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at.
+
+    The request waits, at most `timeout_s` (0.4 when there is none); one that is late or raises is logged and counted, and the request
+    goes on without its data. All run at the same time. `request.payload` is the body. With a method `wants(request)` those requests for
+    which it is false need not wait, and with `asks = False` none does. A coroutine `close()` is awaited in the end.
+    """
 
     produces: ClassVar[frozenset[str]]
-    timeout_s: float
 
     async def prepare(self, request: InferenceRequest) -> None: ...
 
@@ -151,6 +155,7 @@ class ResponseObserver(Protocol):
     """Told once for each request that left for a model server, whatever ended it.
 
     Returns dynamic metadata for the proxy by namespace and key, or None; it goes out with the last message of an answer that ends well.
+    One that works with `Response.usage` says `needs_usage = True`: then bodies are read even with `--response-metrics=false`.
     """
 
     def response_complete(self, request: InferenceRequest, response: Response) -> Mapping[str, Mapping[str, object]] | None: ...

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from picker.errors import ConfigError
+from picker.errors import ConfigError, ParameterError
 from picker.naming import RENAMED, missing_feature
 from picker.plugin import Handle
 
@@ -76,6 +76,8 @@ class Registry:
         """Make the plugin. Raises ConfigError when it does not like its parameters."""
         try:
             return cls(name, decoded, handle)
+        except ParameterError as error:
+            raise ConfigError(f"{where(f'parameters.{error.path}')}: {error}") from None
         except ValueError as error:
             raise ConfigError(f"{where('parameters')}: {error}") from None
 

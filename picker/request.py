@@ -1,13 +1,14 @@
 """A request as the decision core sees it: what the parser read from the body, and what the director added.
 
 `ParsedBody` is written by a parser, `InferenceRequest` by the director; both are read-only from then on, except for what plugins leave
-there for each other. They are structs because those are made in a fifth of a dataclass's time.
+there for each other; a tokenizer's plugin replaces the prompt. They are structs because those are made in a fifth of a dataclass's time.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,6 +43,15 @@ class ParsedBody(msgspec.Struct, frozen=True):
     skip_response: bool = False
 
 
+class Charge(NamedTuple):
+    """What a request weighs on the picked endpoint, by one inflight-load-producer. `cached_tokens` of the prompt are not in `tokens`; on
+    another endpoint they would be."""
+
+    producer_name: str
+    tokens: int
+    cached_tokens: int
+
+
 class InferenceRequest(msgspec.Struct):
     """One request on its way through admission and scheduling.
 
@@ -64,6 +74,10 @@ class InferenceRequest(msgspec.Struct):
     received_s: float = 0.0
     attributes: dict[str, object] = msgspec.field(default_factory=dict)
     working: dict[str, object] = msgspec.field(default_factory=dict)
+    charges: list[Charge] | None = None
+    """Of the inflight-load-producers, in their order: scorers see the first. None: all of the prompt is counted."""
+    payload: bytes = b""
+    """The body as it came, for producers that ask somebody else about it; gone once they have."""
     more_headers: dict[str, str] | None = None
     """For the model server, set by plugins (`set_header`)."""
     metadata: dict[str, dict[str, object]] | None = None

@@ -248,6 +248,8 @@ class Runner:
         if self._admin is not None:
             self._admin.stop()
         await self.core.scraper.stop()
+        if self.core.pipeline.preparation is not None:
+            await self.core.pipeline.preparation.close()
         await self._tasks.close("the picker stops")
         if self.core.tracing is not None:
             await asyncio.to_thread(self.core.tracing.shutdown)

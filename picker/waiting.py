@@ -102,6 +102,7 @@ class Waiting:
     def _route(self) -> None:
         if self._over:
             return
+        self._request.payload = b""
         try:
             outcome: Exchange | Refusal = self._router.route(self._request, self._subset)
         except Refusal as refusal:

@@ -13,6 +13,7 @@ from gateway.cli import COMMANDS
 from picker import settings
 from picker.catalogue import STAGES
 from picker.metrics import Metrics
+from picker.plugin_table import replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -108,7 +109,7 @@ def written(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return "none" if value in ({}, ()) else str(value)
+    return "none" if value in ({}, (), "", None) else str(value)
 
 
 # ---- metrics
@@ -176,3 +177,8 @@ def test_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
 def test_a_page_begins_with_its_title(page: Path) -> None:
     assert page.read_text().startswith("# ")
+
+
+def test_the_table_of_plugins_is_the_one_the_catalogue_makes() -> None:
+    page = (DOCS / "plugins.md").read_text()
+    assert replaced(page) == page

@@ -1,4 +1,4 @@
-"""A light HTTP/1.1 GET client that reads one page of one server again and again over one kept connection.
+"""A light HTTP/1.1 client that reads one page of one server again and again over one kept connection, or sends it other requests.
 
 A read is a request of ready-made bytes and a callback. No task is made for it, only for dialling, and of the response headers only
 those that delimit the body are looked at.
@@ -78,6 +78,8 @@ class HttpReader:
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: {self._where}\r\nAccept: text/plain; version=0.0.4\r\nUser-Agent: fairlead\r\n\r\n"
         ).encode()
+        self._sending = self._request
+        self._patience_s = timeout_s
         self._done: Done | None = None
         self._timer: Timer | None = None
         self._connection: _Connection | None = None
@@ -94,19 +96,24 @@ class HttpReader:
         """`hung_up` is called when the kept connection ends between two reads."""
         self._hung_up = hung_up
 
-    def read(self, done: Done) -> None:
-        """Begin a read; `done` is called exactly once, later, unless `close` comes first. Raises RuntimeError if one is under way."""
+    def read(self, done: Done, *, request: bytes | None = None, timeout_s: float | None = None) -> None:
+        """Begin a read; `done` is called exactly once, later, unless `close` comes first. Raises RuntimeError if one is under way.
+
+        `request` is sent in place of the GET for the page; as it may be sent twice, it must change nothing.
+        """
         if self._done is not None:
             raise RuntimeError(f"a read of {self._where} is under way")
         self._done = done
-        self._timer = self._call_later(self._timeout_s, self._timed_out)
+        self._sending = request or self._request
+        self._patience_s = timeout_s or self._timeout_s
+        self._timer = self._call_later(self._patience_s, self._timed_out)
         connection = self._connection
         if connection is None:
             self._dial()
         else:
             # The server may have closed an idle connection a moment ago; that is no news about the server, so dial once more.
             self._may_redial = True
-            connection.send(self._request)
+            connection.send(self._sending)
 
     def close(self) -> None:
         """Give up the connection and the read under way, whose callback is not called any more."""
@@ -142,7 +149,7 @@ class HttpReader:
         """A connection is there; False if nobody waits for it any more."""
         if connection is not self._connection or self._done is None:
             return False
-        connection.send(self._request)
+        connection.send(self._sending)
         return True
 
     def answered(self, connection: _Connection, status: int, body: bytes, *, keep: bool) -> None:
@@ -172,11 +179,12 @@ class HttpReader:
         self._timer = None
         status = self._connection.status if self._connection is not None else None
         self._drop()
-        self._finish(ReadError("timeout", f"no answer within {self._timeout_s:g} s", status=status))
+        self._finish(ReadError("timeout", f"no answer within {self._patience_s:g} s", status=status))
 
     def _finish(self, result: bytes | ReadError) -> None:
         done, self._done = self._done, None
         self._may_redial = False
+        self._sending = self._request  # a body is not to be kept with an idle connection
         self._cancel_timer()
         if done is not None:
             done(result)

@@ -36,8 +36,8 @@ def pieces(phase: Phase, body: bytes, end_of_stream: bool) -> Sequence[StreamedB
 class ResponseBodyRelay:
     """Passes one response body on: at once (streams, and whatever is not JSON), or held until complete (JSON).
 
-    `observe` is whether times and usage are wanted of bodies that can be had. A body that nobody needs is passed unread, or not shown by
-    the proxy at all.
+    `observe` is whether times and usage are wanted of bodies that can be had; a plugin that needs usage always gets it. A body that
+    nobody needs is passed unread, or not shown by the proxy at all.
     """
 
     __slots__ = ("_exchange", "_held", "_held_bytes", "_kept", "_mode", "_observed", "_restorer", "_shown", "one_message", "streaming")
@@ -53,7 +53,7 @@ class ResponseBodyRelay:
         self.streaming = sse
         self._exchange = exchange
         self._mode = mode
-        self._observed = exchange if wanted and observe else None
+        self._observed = exchange if wanted and exchange is not None and (observe or exchange.needs_usage) else None
         self._restorer = (
             ModelRestorer(request.target_model, request.model)
             if rewritten and wanted and not encoded and (sse or json) and request is not None

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from struct import unpack
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from picker.endpoint import Endpoint
 from picker.instruments import Distribution
+from picker.keys import APPROX_PREFIX_CACHE_PRODUCER, PREFIX_MATCH, TOKENIZED_PROMPT
 from picker.plugin import Handle, Parameters
 from picker.prompt import BYTES_PER_TOKEN
 from picker.request import InferenceRequest
 from picker.scheduling.prefix_index import PrefixIndex
 from picker.snapshot import Snapshot
-
-APPROX_PREFIX_CACHE_PRODUCER = "approx-prefix-cache-producer"
 
 _MIN_BLOCK_TOKENS = 64  # whatever its origin, a smaller size is raised to this, to bound memory (as the reference does)
 _MANY_HOLDERS = 64  # from here on one step per slot in C is cheaper than one per holder here
@@ -49,6 +48,8 @@ class ApproxPrefixCacheProducer:
 
     type = APPROX_PREFIX_CACHE_PRODUCER
     Parameters = ApproxPrefixParameters
+    produces: ClassVar[frozenset[str]] = frozenset({PREFIX_MATCH})
+    consumes: ClassVar[frozenset[str]] = frozenset({TOKENIZED_PROMPT})
 
     def __init__(self, name: str, parameters: ApproxPrefixParameters, handle: Handle) -> None:
         self.name = name

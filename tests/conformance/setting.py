@@ -16,12 +16,13 @@ from tests.support.waiting import until
 SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer", "lora-affinity-scorer")
 
 
-def config_text(parser: str = "openai-parser") -> str:
-    """The configuration of the reference picker's hermetic tests, which compare header changes with nothing added."""
+def config_text(parser: str = "openai-parser", more: str = "") -> str:
+    """The configuration of the reference picker's hermetic tests, which compare header changes with nothing added; `more` are YAML lines
+    of further plugins."""
     plugins = "".join(f"- type: {name}\n" for name in (*SCORERS, parser))
     profile = "".join(f"  - pluginRef: {name}\n" for name in SCORERS)
     head = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"
-    return f"{head}plugins:\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n{profile}compat: reference\n"
+    return f"{head}plugins:\n{plugins}{more}schedulingProfiles:\n- name: default\n  plugins:\n{profile}compat: reference\n"
 
 
 @dataclass
@@ -54,7 +55,12 @@ class Setting:
 
 @asynccontextmanager
 async def setting(
-    *loads: Load, parser: str = "openai-parser", flags: Sequence[str] = (), config: str | None = None, config_file: Path | None = None
+    *loads: Load,
+    parser: str = "openai-parser",
+    flags: Sequence[str] = (),
+    config: str | None = None,
+    config_file: Path | None = None,
+    more: str = "",
 ) -> AsyncIterator[Setting]:
     """`config` is a whole document in place of the hermetic tests'.
 
@@ -62,7 +68,7 @@ async def setting(
     async with model_servers(*loads) as pods:
         # A host name that never resolves stands for a pool without pods.
         endpoints = ",".join([pod.address for pod in pods]) or "nowhere.invalid:8000"
-        chosen = ["--config-file", str(config_file)] if config_file is not None else ["--config-text", config or config_text(parser)]
+        chosen = ["--config-file", str(config_file)] if config_file is not None else ["--config-text", config or config_text(parser, more)]
         async with (
             PickerProcess("--endpoints", endpoints, *chosen, *flags) as picker,
             ExtProcClient(picker.target) as client,

@@ -169,14 +169,17 @@ def test_well_known_configurations_load(name: str) -> None:
 
 @pytest.mark.parametrize("type_", [cls.type for stage in STAGES.values() for cls in stage])
 def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_parameters(type_: str) -> None:
-    needed = REQUIRED.get(type_, "")
-    pipeline(f"plugins:\n- type: {type_}\n  parameters: {{{needed}}}")
-    text = refused(f"plugins:\n- type: {type_}\n  parameters:\n    zzzzz: 1\n    {needed}")
+    pipeline(f"plugins:\n- type: {type_}\n  parameters: {{{REQUIRED.get(type_, '')}}}")
+    text = refused(f"plugins:\n- type: {type_}\n  parameters:\n    zzzzz: 1\n    {REQUIRED.get(type_, '')}")
     assert text.startswith("epp.yaml:6: plugins[0].parameters.zzzzz: Object contains unknown field `zzzzz`; known: ")
 
 
-REQUIRED = {"priority-holdback-policy": "minCeiling: 0.5"}
-"""Parameters without a default."""
+REQUIRED = {
+    "priority-holdback-policy": "minCeiling: 0.5",
+    "session-id-producer": "headerName: x-session",
+    "request-attribute-reporter": "attributes: [{key: {name: a}, expression: '1'}]",
+}
+"""Parameters of the types that cannot do without."""
 
 
 def test_a_scorer_gets_its_default_producer_and_shares_it() -> None:

@@ -157,6 +157,9 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("fairlead_config_info", "gauge", "sha256", "", "", ""),
     ("fairlead_config_loaded_timestamp_seconds", "gauge", "", "", "", ""),
     ("fairlead_config_stale", "gauge", "", "", "", ""),
+    ("fairlead_request_attribute_errors_total", "counter", "plugin_name", "", "", ""),
+    ("fairlead_preparation_failures_total", "counter", "plugin_name plugin_type reason", "", "", ""),
+    ("fairlead_requests_in_preparation", "gauge", "", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 

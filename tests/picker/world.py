@@ -13,7 +13,7 @@ from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
 from picker.errors import Refusal
 from picker.exchange import Exchange, Ledger, Place
 from picker.extproc.conversation import Conversation, Deliver, undelivered
-from picker.loader import load
+from picker.loader import Options, load
 from picker.metrics import Metrics
 from picker.request import InferenceRequest
 from picker.stages import Stages
@@ -105,7 +105,7 @@ class World:
         self.decisions = DecisionLog()
         self.reports = LoadReports(self.datastore.report_load, lambda: self.now)
         self.ledger = Ledger(self.metrics, self._place, lambda: self.now, self.reports.take)
-        self.pipeline = load(YamlSource(config, "test"), self.metrics)
+        self.pipeline = load(YamlSource(config, "test"), self.metrics, Options(experimental=True))
         self.director = Director(
             self.pipeline.stages,
             Pool(self.datastore.snapshot, self.datastore.match_subset),
@@ -115,7 +115,7 @@ class World:
         self.gate = gate
         if gate is not None:
             stages = self.director.stages
-            self.director.stages = Stages(stages.parsers.parsers, stages.shedder, stages.scheduler, flow=gate)
+            self.director.stages = Stages(stages.parsers.parsers, stages.shedder, stages.scheduler, flow=gate, prepare=stages.prepare)
         self._options: dict[str, Any] = {
             "max_body_bytes": max_body_bytes,
             "use_subset": use_subset,

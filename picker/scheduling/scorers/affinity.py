@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from picker.endpoint import EndpointMetrics
+from picker.keys import APPROX_PREFIX_CACHE_PRODUCER, PREFIX_MATCH
 from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
-from picker.scheduling.producers import APPROX_PREFIX_CACHE_PRODUCER, ApproxPrefixCacheProducer
+from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.snapshot import Candidates, Changes, Snapshot
 
 _MANY = 64  # endpoints
@@ -93,6 +94,7 @@ class PrefixCacheScorer:
     type = "prefix-cache-scorer"
     Parameters = PrefixCacheParameters
     bounded = True
+    consumes: ClassVar[frozenset[str]] = frozenset({PREFIX_MATCH})
 
     def __init__(self, name: str, parameters: PrefixCacheParameters, handle: Handle) -> None:
         self.name = name

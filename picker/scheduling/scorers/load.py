@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from picker.endpoint import EndpointLoad
+from picker.keys import APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD, PREFIX_MATCH
 from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
-from picker.scheduling.producers import APPROX_PREFIX_CACHE_PRODUCER, ApproxPrefixCacheProducer
+from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.snapshot import Candidates, Changes, ColumnMemo, Snapshot
 
 _MANY = 64
@@ -160,6 +161,7 @@ class ActiveRequestScorer:
     type = "active-request-scorer"
     Parameters = ActiveRequestParameters
     bounded = True
+    consumes: ClassVar[frozenset[str]] = frozenset({INFLIGHT_LOAD})
 
     def __init__(self, name: str, parameters: ActiveRequestParameters, handle: Handle) -> None:
         self.name = name
@@ -189,6 +191,7 @@ class TokenLoadScorer:
     type = "token-load-scorer"
     Parameters = TokenLoadParameters
     bounded = True
+    consumes: ClassVar[frozenset[str]] = frozenset({INFLIGHT_LOAD, PREFIX_MATCH})
 
     def __init__(self, name: str, parameters: TokenLoadParameters, handle: Handle) -> None:
         self.name = name

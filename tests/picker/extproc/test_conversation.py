@@ -22,6 +22,7 @@ from picker.extproc.events import (
     ResponseTrailers,
 )
 from picker.extproc.headers import DESTINATION
+from tests.picker.extproc.attribute_transcripts import REPORTS
 from tests.picker.extproc.load_report_transcripts import LOAD_REPORTS
 from tests.picker.extproc.request_transcripts import BODY, REQUESTS
 from tests.picker.extproc.response_transcripts import RESPONSE_ONLY, RESPONSES
@@ -40,7 +41,7 @@ from tests.picker.extproc.unread_transcripts import UNREAD
 from tests.picker.extproc.waiting_transcripts import WAITING
 from tests.picker.world import Gate, P, World
 
-TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD, *LOAD_REPORTS, *WAITING]
+TRANSCRIPTS = [*REQUESTS, *RESPONSES, *RESPONSE_ONLY, *UNREAD, *LOAD_REPORTS, *WAITING, *REPORTS]
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda t: t.name)

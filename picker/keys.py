@@ -1,0 +1,29 @@
+"""Names that plugins share: keys of the data they leave for each other, default producers, and headers that more than one reads.
+
+`produces` and `consumes` of plugins are sets of these keys. A key that is stored is found in `request.attributes` or
+`request.working` under the same text.
+"""
+
+from __future__ import annotations
+
+PREFIX_MATCH = "prefix-cache-match-info"
+"""How much of the prompt each endpoint holds."""
+INFLIGHT_LOAD = "inflight-load"
+"""Requests and tokens in flight: `EndpointLoad`, and what `InferenceRequest.charges` adds to it."""
+TOKENIZED_PROMPT = "tokenized-prompt"
+"""Token ids, or bytes that count as such: `request.body.prompt`."""
+SESSION_ID = "session-id"
+"""Text: the client's session."""
+AGENT_IDENTITY = "agent-identity"
+"""Text: the agent's session, by the headers that coding agents send."""
+
+APPROX_PREFIX_CACHE_PRODUCER = "approx-prefix-cache-producer"
+INFLIGHT_LOAD_PRODUCER = "inflight-load-producer"
+TOKEN_PRODUCER = "token-producer"
+
+DEFAULT_PRODUCERS = {PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD: INFLIGHT_LOAD_PRODUCER, TOKENIZED_PROMPT: TOKEN_PRODUCER}
+"""Plugin types that are made with default parameters when somebody consumes the key and nobody configured produces it."""
+
+FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
+"""New name, then its deprecated alias; the new one wins (contract section 1.6)."""
+DEFAULT_FAIRNESS_ID = "default-flow"
