@@ -51,6 +51,7 @@ def _turn(policy: str) -> Callable[[], object]:
     )
     numbers = count()
     marks: list[int] = []
+    request = InferenceRequest("id", "/v1/completions", {}, ParsedBody(), "m", "m")
 
     def decided(refusal: Refusal | None) -> None:
         assert refusal is None
@@ -62,7 +63,6 @@ def _turn(policy: str) -> Callable[[], object]:
         request = InferenceRequest("id", "/v1/completions", {}, ParsedBody(), "m", "m", fairness_id=f"flow-{next(numbers) % _FLOWS}")
         controller.enqueue(request, decided)
 
-    request = InferenceRequest("id", "/v1/completions", {}, ParsedBody(), "m", "m")
     for _ in range(_FLOWS + 1):
         send()
     assert (len(marks), controller.requests) == (1, _FLOWS)
