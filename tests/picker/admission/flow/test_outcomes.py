@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from picker.admission.flow.controller import FlowController
+from picker.admission.flow.eviction import EvictionPriorityThenTimeOrdering, EvictionSheddableFilter
 from picker.admission.flow.observing import Books
 from picker.admission.flow.room import Room
+from picker.admission.flow.settings import EvictionSettings
 from picker.extproc.conversation import Conversation
 from picker.extproc.events import HeadersReply, ImmediateReply, Reply, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
 from tests.picker.admission.flow.rig import Clock
+from tests.picker.scheduling.pool import build
 from tests.picker.world import P, World
 
 BODY = b'{"model":"m","prompt":"x"}'
@@ -64,12 +69,15 @@ class Stream:
 class Queueing:
     """A picker that lets one request in at a time."""
 
-    def __init__(self, *more: str, pods: int = 1) -> None:
+    def __init__(self, *more: str, pods: int = 1, evicts: bool = False) -> None:
         self.clock = Clock()
         self.world = World(*[P(i) for i in range(pods)], config=CONFIG + "".join(f"  {line}\n" for line in more))
         world = self.world
         settings = world.pipeline.flow
         assert settings is not None
+        if evicts:  # not by the configuration: its default policies are experimental, and a picker has to allow those
+            eviction = EvictionSettings(build(EvictionSheddableFilter), build(EvictionPriorityThenTimeOrdering), 0.01)
+            settings = replace(settings, eviction=eviction)
         room = Room(settings.detector, world.datastore.snapshot)
         self.controller = FlowController(settings, room, Books(world.metrics, "pool"), lambda: self.clock.now, self.clock.call_later)
         world.director.stages.request_header = (ByHeader(),)
@@ -185,7 +193,7 @@ def test_refused_when_the_picker_stops() -> None:
 
 
 def test_taken_away_from_its_model_server() -> None:
-    picker = Queueing("enableEviction: true")
+    picker = Queueing(evicts=True)
     sheddable = picker.ask(x_test_priority="-1")
     assert sheddable.routed
     sheddable.replies.clear()
