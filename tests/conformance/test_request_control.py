@@ -105,7 +105,7 @@ AGENTS = """\
 
 
 async def test_fairness_header_before_agent_before_default() -> None:
-    async with setting(Load(0, 0.0), more=AGENTS) as s:
+    async with setting(Load(0, 0.0), more=AGENTS, flags=["--allow-experimental-plugins"]) as s:
         assert await fairness_id(s, {}) == "default-flow"
         assert await fairness_id(s, {"session-id": "agent-1"}) == "agent-1"
         assert await fairness_id(s, {"x-my-agent": "agent-2"}) == "agent-2"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from picker.admission.flow.deadlines import Deadlines
+from picker.admission.flow.displacement import victims
 from picker.admission.flow.eviction import Evictor, UnderWay
 from picker.admission.flow.limits import request_ttl_s
 from picker.admission.flow.observing import Books, Outcome
@@ -213,28 +214,34 @@ class FlowController:
     # ---- room in the queues ----------------------------------------------------------------------------------------------------
 
     def _fits(self, band: Band, size_bytes: int, now_s: float) -> bool:
-        """Whether there is a place; requests of lower priority make one."""
-        while self._full(band, size_bytes):
-            victim = None if self.settings.as_reference else self._lowest_below(band.priority)
-            if victim is None:
-                return False
-            if not self._over_all(size_bytes) and victim.size_bytes < size_bytes and band.settings.max_bytes:
-                return False  # the band alone is full, and this one would not make enough room in exchange
-            over_all = bool(self._over_all(size_bytes))
+        """Whether there is a place; requests of lower priority make one. Nobody is displaced unless that makes it."""
+        if not self._full(band, size_bytes):
+            return True
+        if self.settings.as_reference:
+            return False
+        displaced = self._victims(band, size_bytes)
+        for victim in displaced:
             self._end(
                 victim,
                 Outcome.EVICTED_OTHER,
                 Rejected("displaced by a request of higher priority: the queue is at capacity", drop_reason=EVICTED_PRIORITY),
                 now_s,
             )
-            if not over_all:
-                return not self._over_all(size_bytes)  # a place of a lower band for one of this
-        return True
+        return bool(displaced)
+
+    def _victims(self, band: Band, size_bytes: int) -> list[QueuedRequest]:
+        s = self.settings
+        requests = self.requests - s.max_requests + 1 if s.max_requests else 1
+        size = self.bytes + size_bytes - s.max_bytes if s.max_bytes else 0
+        if self._band_full(band, size_bytes) and band.settings.max_bytes:
+            size = max(size, size_bytes)  # places of lower bands in exchange for one of this: as many bytes as it takes
+        return victims(self._descending, band.priority, requests=max(requests, 1), size_bytes=max(size, 0))
 
     def _full(self, band: Band, size_bytes: int) -> str:
         """What is at capacity; empty: nothing."""
-        if over := self._over_all(size_bytes):
-            return over
+        return self._over_all(size_bytes) or self._band_full(band, size_bytes)
+
+    def _band_full(self, band: Band, size_bytes: int) -> str:
         s = band.settings
         if s.max_requests and band.requests >= s.max_requests:
             return f"{s.max_requests} requests of priority {band.priority}"
@@ -249,14 +256,6 @@ class FlowController:
         if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
             return f"{s.max_bytes} bytes"
         return ""
-
-    def _lowest_below(self, priority: int) -> QueuedRequest | None:
-        for band in reversed(self._descending):
-            if band.priority >= priority:
-                return None
-            if band.requests:
-                return band.last_arrival()
-        return None
 
     # ---- time ------------------------------------------------------------------------------------------------------------------
 
@@ -332,9 +331,14 @@ class FlowController:
         else:
             e = settings.eviction
             self.evictor.adopt(e.filter, e.ordering, e.grace_s)
-        self.bands, self._descending = {}, []
+        before, self.bands, self._descending = self._descending, {}, []
         for priority in settings.bands:
             self._band(priority, now_s)
+        for old in before:
+            # Those that are idle, too: they are forgotten in their time, and their series with them.
+            band = self._band(old.priority, old.idle_since_s)
+            for flow in old.flows.values():
+                self._flow(band, flow.fairness_id).idle_since_s = flow.idle_since_s
         for item in waiting:
             band = self._band(item.request.priority, now_s)
             item.flow = self._flow(band, item.request.fairness_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from picker.admission.flow.fairness import ProgramAwareFairness
 from picker.admission.flow.queues import Band, Flow, QueuedRequest
 from picker.errors import Refusal
+from picker.instruments import OTHER
 from picker.metrics import Metrics
 from picker.request import InferenceRequest
 
@@ -44,19 +45,19 @@ class Books:
 
     def queued(self, item: QueuedRequest) -> None:
         """It waits."""
-        labels = self._labels(item.request)
+        item.labels = labels = self._labels(item.request)
         self._m.flow_queue_size.cell(*labels).value += 1
         self._m.flow_queue_bytes.cell(*labels).value += item.size_bytes
 
     def enqueued(self, item: QueuedRequest, seconds: float) -> None:
         """How long it took to queue it, and to let it in if that was at once."""
-        fairness, priority, *_ = self._labels(item.request)
+        fairness, priority, *_ = item.labels
         outcome = Outcome.DISPATCHED.value if item.gone else "NotYetFinalized"
         self._m.flow_enqueue.cell(fairness, priority, outcome).observe(seconds)
 
     def ended(self, item: QueuedRequest, outcome: Outcome, now_s: float) -> None:
         """It waits no longer."""
-        labels = self._labels(item.request)
+        labels = item.labels
         self._m.flow_queue_size.cell(*labels).value -= 1
         self._m.flow_queue_bytes.cell(*labels).value -= item.size_bytes
         self._count(labels, outcome, now_s - item.enqueued_s)
@@ -106,7 +107,11 @@ class Books:
 
     def forget_flow(self, flow: Flow) -> None:
         """Nobody has used it for a while: its series go."""
-        known = {"fairness_id": self._m.cap_fairness(flow.fairness_id), "priority": str(flow.band.priority)}
+        label, priority = self._m.cap_fairness(flow.fairness_id), str(flow.band.priority)
+        # Series may be shared: beyond the cap on labels by flows, beyond the cap on flows by the ids that share one.
+        if label == OTHER or any(c.value for v, c in self._m.flow_queue_size.cells.items() if v[:2] == (label, priority)):
+            return
+        known = {"fairness_id": label, "priority": priority}
         for family in (self._m.flow_queue_size, self._m.flow_queue_bytes, self._m.flow_queue_time, self._m.flow_enqueue):
             family.forget(**known)
 

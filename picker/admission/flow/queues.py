@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -18,7 +18,20 @@ _SWEEP = 64
 class QueuedRequest:
     """One request that waits. `key` is the ordering policy's; times are monotonic seconds."""
 
-    __slots__ = ("controller_leave", "deadline_s", "decided", "enqueued_s", "flow", "gone", "key", "request", "seq", "size_bytes", "ttl_s")
+    __slots__ = (
+        "controller_leave",
+        "deadline_s",
+        "decided",
+        "enqueued_s",
+        "flow",
+        "gone",
+        "key",
+        "labels",
+        "request",
+        "seq",
+        "size_bytes",
+        "ttl_s",
+    )
 
     def __init__(
         self, request: InferenceRequest, flow: Flow, seq: int, enqueued_s: float, ttl_s: float, decided: Callable[[Refusal | None], None]
@@ -33,6 +46,8 @@ class QueuedRequest:
         self.size_bytes = request.size_bytes
         self.decided = decided
         self.key: Any = None
+        self.labels: Any = None
+        """For whoever counts it."""
         self.gone = False
         self.controller_leave: Callable[[QueuedRequest], None] | None = None
 
@@ -143,9 +158,8 @@ class Band:
             self.idle_since_s = now_s
             self.newest.clear()
 
-    def last_arrival(self) -> QueuedRequest | None:
-        """The request that has waited least."""
-        newest = self.newest
-        while newest and newest[-1].gone:
-            newest.pop()
-        return newest[-1] if newest else None
+    def newest_first(self) -> Iterator[QueuedRequest]:
+        """Those that have waited least first. The band must not change meanwhile."""
+        while self.newest and self.newest[-1].gone:
+            self.newest.pop()
+        return (item for item in reversed(self.newest) if not item.gone)

@@ -26,6 +26,10 @@ class Room:
         self._snapshot = snapshot
         self._endpoints: tuple[Endpoint, ...] | None = None
         self._positions: dict[str, list[int]] = {}
+        self._one_stage = False
+        self._last: Snapshot | None = None
+        self._all: Candidates = Snapshot(0, [], [], [], []).candidates()
+        """All endpoints of `_last`."""
 
     @property
     def empty(self) -> bool:
@@ -43,10 +47,8 @@ class Room:
         if snapshot.endpoints is not self._endpoints:
             self._arrange(snapshot)
         saturation = self.detector.saturation
-        if len(self._positions) == 1:
-            (stage,) = self._positions
-            if len(self._positions[stage]) == len(snapshot):
-                return {stage: saturation(snapshot.candidates(), now_s)}
+        if self._one_stage:
+            return dict.fromkeys(self._positions, saturation(snapshot.candidates(), now_s))
         found: dict[str, float] = {}
         for stage, positions in self._positions.items():
             found[stage] = saturation(Candidates(snapshot, positions, tuple([snapshot.endpoints[p] for p in positions])), now_s)
@@ -54,6 +56,14 @@ class Room:
 
     def saturation(self, now_s: float) -> float:
         """Of the fuller stage; an empty pool is full."""
+        # Asked several times for each request. In nearly every pool all endpoints are of one stage.
+        snapshot = self._snapshot()
+        if snapshot is not self._last:
+            if snapshot.endpoints is not self._endpoints:
+                self._arrange(snapshot)
+            self._last, self._all = snapshot, snapshot.candidates()
+        if self._one_stage:
+            return self.detector.saturation(self._all, now_s)
         return max(self.stages(now_s).values(), default=1.0)
 
     def _arrange(self, snapshot: Snapshot) -> None:
@@ -62,3 +72,4 @@ class Room:
         for position, endpoint in enumerate(snapshot.endpoints):
             for stage in _ROLES.get(endpoint.labels.get(ROLE_LABEL, ""), (DECODE,)):
                 self._positions.setdefault(stage, []).append(position)
+        self._one_stage = len(self._positions) == 1 and all(len(p) == len(snapshot) for p in self._positions.values())
