@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,6 +17,8 @@ from picker.datalayer.discovery.file import FileDiscovery
 from picker.datalayer.discovery.source import DiscoverySource
 from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
+from picker.datalayer.objectives.file import ObjectivesFile
+from picker.datalayer.objectives.store import ObjectiveStore
 from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.director import Director, Pool
@@ -47,6 +49,8 @@ class Core:
         self.readiness = Readiness()
         self.pipeline: Pipeline = load(_config_source(settings), self.metrics, prefix_index_bytes=settings.prefix_index_memory_bytes)
         self.sources = _sources(settings, self.metrics)
+        objectives = ObjectiveStore(on_rewrite=self.metrics.count_rewrite)
+        self.objectives_file = _objectives_file(settings, objectives, self.metrics)
         pipeline = self.pipeline
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
         self._reports = LoadReports(self.datastore.report_load, time.monotonic)
@@ -62,6 +66,7 @@ class Core:
                 max(settings.refresh_metrics_interval_s, MIN_REFRESH_S),
             ),
             self.decisions,
+            objectives,
         )
         self._gauges = PoolGauges(
             self.metrics,
@@ -127,6 +132,9 @@ class Runner:
         for source in core.sources:
             await source.start(core.datastore)
             self._tasks.spawn(source.follow(), f"discovery {source.source}")
+        if core.objectives_file is not None:
+            await core.objectives_file.start()
+            self._tasks.spawn(core.objectives_file.follow(), "objectives file")
         core.scraper.start()
         await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
@@ -215,13 +223,24 @@ def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
     if settings.endpoints is not None:
         sources.append(StaticDiscovery(settings.endpoints))
     if settings.endpoints_file is not None:
-        errors = metrics.config_reload_errors.cell("endpoints-file")
-
-        def reloaded(good: bool) -> None:
-            errors.value += not good
-
-        sources.append(FileDiscovery(settings.endpoints_file, on_reload=reloaded))
+        sources.append(FileDiscovery(settings.endpoints_file, on_reload=_count_reloads(metrics, "endpoints-file")))
     return sources
+
+
+def _objectives_file(settings: Settings, store: ObjectiveStore, metrics: Metrics) -> ObjectivesFile | None:
+    if settings.objectives_file is None:
+        return None
+    counted = _count_reloads(metrics, "objectives-file")
+    return ObjectivesFile(settings.objectives_file, store, pool_name=settings.pool_name, on_reload=counted)
+
+
+def _count_reloads(metrics: Metrics, source: str) -> Callable[[bool], None]:
+    errors = metrics.config_reload_errors.cell(source)
+
+    def reloaded(good: bool) -> None:
+        errors.value += not good
+
+    return reloaded
 
 
 def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics, *, adaptive: bool) -> Scraper:

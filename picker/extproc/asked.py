@@ -83,7 +83,7 @@ class Asked:
         """Where the request goes, and with which body. Raises BadRequest when the model cannot be rewritten."""
         request, decision = exchange.request, exchange.decision
         assert request is not None and decision is not None
-        changed = request.target_model != request.model and bool(request.model)
+        changed = request.target_model != request.model
         if changed:
             body = rewrite_model(body, request.target_model)
         destination = ",".join([e.host_port for e in decision.result.endpoints])

@@ -20,9 +20,9 @@ import msgspec
 import yaml
 
 from picker.datalayer.discovery.hosts import EXPECTED_HOST, canonical_host
+from picker.datalayer.watched_file import MAX_FILE_BYTES
 from picker.errors import ConfigError
 
-MAX_FILE_BYTES = 1024 * 1024
 _WHERE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
