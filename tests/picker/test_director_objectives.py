@@ -102,7 +102,21 @@ def test_bodies_without_a_place_for_a_model_are_left_alone() -> None:
     body = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper\r\n--b--\r\n'
     request = asked(world, form, body)
     assert (request.model, request.target_model) == ("whisper", "whisper")
+    for path, body in {
+        "/v1/conversations": b'{"items":[{"type":"message","role":"user","content":"hi"}]}',
+        "/v1/audio/speech": b'{"input":"hi"}',
+        "/v1/messages/count_tokens": b'{"messages":[]}',
+    }.items():
+        request = asked(world, {":path": path}, body)
+        assert (request.model, request.target_model) == ("", ""), path
     assert not world.page().find(DECISIONS)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/tokenize", b'{"prompt":"hi"}'), ("/detokenize", b'{"tokens":[1]}')])
+def test_where_a_model_may_be_left_out_a_generic_rule_gives_one(path: str, body: bytes) -> None:
+    world = World(P(0), config=DEFAULT_PARSERS, objectives=Table(rewrites=[GENERIC]))
+    assert asked(world, {":path": path}, body).target_model == "g"
+    assert asked(World(P(0), config=DEFAULT_PARSERS), {":path": path}, body).target_model == ""
 
 
 def test_a_canary_gets_its_share() -> None:
