@@ -18,6 +18,7 @@ from picker.errors import REJECTED_CANCELLED, REJECTED_NO_ENDPOINTS, BadRequest,
 from picker.exchange import Exchange, Ledger
 from picker.keys import DEFAULT_FAIRNESS_ID, FAIRNESS_ID
 from picker.metrics import Metrics
+from picker.objectives import NO_OBJECTIVES, Objectives
 from picker.parsing.paths import request_path
 from picker.request import InferenceRequest, ParsedBody
 from picker.result import Decision
@@ -45,8 +46,9 @@ class Pool:
 class Director:
     """Synchronous: between the first stage and the last no other request runs, so what one decision takes the next one sees."""
 
-    def __init__(self, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog) -> None:
+    def __init__(self, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog, objectives: Objectives = NO_OBJECTIVES) -> None:
         self.stages = stages
+        self._objectives = objectives
         self._pool = pool
         self._ledger = ledger
         self._decisions = decisions
@@ -76,7 +78,10 @@ class Director:
             path = request_path(headers)
             parsed = self._parse(path, headers, body)
             model = parsed.model or ""
-            if not model and parsed.model_required:
+            target = model
+            if parsed.model_rewritable:
+                target = self._objectives.target(model) or (first(headers, MODEL_REWRITE) or model if model else "")
+            if not target and parsed.model_required:
                 raise BadRequest("model not found in request body")
             request = InferenceRequest(
                 request_id=request_id,
@@ -84,8 +89,9 @@ class Director:
                 headers=headers,
                 body=parsed,
                 model=model,
-                target_model=(first(headers, MODEL_REWRITE) or model) if model and parsed.model_rewritable else model,
-                objective=first(headers, OBJECTIVE),
+                target_model=target,
+                objective=(objective := first(headers, OBJECTIVE)),
+                priority=self._objectives.priority(objective) if objective else 0,
                 fairness_id=first(headers, FAIRNESS_ID) or DEFAULT_FAIRNESS_ID,
                 size_bytes=len(body),
                 received_s=received_s,

@@ -126,6 +126,11 @@ class Metrics:
         )
         build = ("commit", "build_ref")
         self.info = Gauge(p + "info", "Build information.", build, _same(extension, "info", build))
+        rewrite = ("model_rewrite_name", "model_name", "target_model")
+        self.model_rewrites = Counter(
+            p + "model_rewrite_decisions_total", "Requests whose model an InferenceModelRewrite chose.", rewrite,
+            _same(extension, "model_rewrite_decisions_total", rewrite),
+        )  # fmt: skip
         indexed = ("plugin_name", "plugin_type")
         self.prefix_size = Gauge(p + "prefix_indexer_size", "Blocks in the prefix index.", indexed, _same(extension, "prefix_indexer_size"))
         self.prefix_bytes = Gauge("fairlead_prefix_indexer_bytes", "Estimated memory of the prefix index.", indexed)
@@ -248,6 +253,10 @@ class Metrics:
                 key = (OTHER, OTHER, OTHER, priority)
             series = self._series.get(key) or self._series.setdefault(key, RequestSeries(self, key))
         return series
+
+    def count_rewrite(self, name: str, model: str, target: str) -> None:
+        """An InferenceModelRewrite called `name` chose `target`. The model is the client's word, so it is capped."""
+        self.model_rewrites.cell(name, self.cap_model(model), target).value += 1
 
     def forget_endpoint(self, name: str, namespace: str) -> None:
         """The endpoint is gone for good: pods come and go, their series must not pile up."""

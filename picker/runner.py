@@ -22,6 +22,8 @@ from picker.datalayer.discovery.file import FileDiscovery
 from picker.datalayer.discovery.source import DiscoverySource
 from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
+from picker.datalayer.objectives.file import ObjectivesFile
+from picker.datalayer.objectives.store import ObjectiveStore
 from picker.datalayer.pace import Pace
 from picker.datalayer.scraper import Scraper
 from picker.director import Director, Pool
@@ -41,6 +43,7 @@ from picker.watching import FileStatus, WatchedFile
 from picker.yaml_source import YamlSource
 
 if TYPE_CHECKING:
+    from picker.objectives import Objectives
     from picker.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Core:
         self.config_status = FileStatus(loaded_at_s=time.time())
         self._config_in_use(source)
         self.sources = _sources(settings, self.metrics)
+        objectives = ObjectiveStore(on_rewrite=self.metrics.count_rewrite)
+        self.objectives_file = _objectives_file(settings, objectives, self.metrics)
         pipeline = self.pipeline
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
         self._reports = LoadReports(self.datastore.report_load, time.monotonic)
@@ -81,6 +86,7 @@ class Core:
                 max(settings.refresh_metrics_interval_s, MIN_REFRESH_S),
             ),
             self.decisions,
+            objectives,
         )
         self._gauges = PoolGauges(
             self.metrics,
@@ -189,6 +195,9 @@ class Runner:
             self._tasks.spawn(source.follow(), f"discovery {source.source}")
         if settings.config_file is not None:
             self._tasks.spawn(self._config_file(settings.config_file).follow(), "configuration")
+        if core.objectives_file is not None:
+            await core.objectives_file.start()
+            self._tasks.spawn(core.objectives_file.follow(), "objectives file")
         core.scraper.start()
         await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
@@ -268,12 +277,14 @@ def _tracing() -> Tracing | None:
     return Tracing.from_environment(os.environ)
 
 
-def _director(tracing: Tracing | None, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog) -> Director:
+def _director(
+    tracing: Tracing | None, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog, objectives: Objectives
+) -> Director:
     if tracing is None:
-        return Director(stages, pool, ledger, decisions)
+        return Director(stages, pool, ledger, decisions, objectives)
     from picker.tracing import TracedDirector
 
-    return TracedDirector(tracing, stages, pool, ledger, decisions)
+    return TracedDirector(tracing, stages, pool, ledger, decisions, objectives)
 
 
 async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> bool:
@@ -341,13 +352,24 @@ def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
     if settings.endpoints is not None:
         sources.append(StaticDiscovery(settings.endpoints))
     if settings.endpoints_file is not None:
-        errors = metrics.config_reload_errors.cell("endpoints-file")
-
-        def reloaded(good: bool) -> None:
-            errors.value += not good
-
-        sources.append(FileDiscovery(settings.endpoints_file, on_reload=reloaded))
+        sources.append(FileDiscovery(settings.endpoints_file, on_reload=_count_reloads(metrics, "endpoints-file")))
     return sources
+
+
+def _objectives_file(settings: Settings, store: ObjectiveStore, metrics: Metrics) -> ObjectivesFile | None:
+    if settings.objectives_file is None:
+        return None
+    counted = _count_reloads(metrics, "objectives-file")
+    return ObjectivesFile(settings.objectives_file, store, pool_name=settings.pool_name, on_reload=counted)
+
+
+def _count_reloads(metrics: Metrics, source: str) -> Callable[[bool], None]:
+    errors = metrics.config_reload_errors.cell(source)
+
+    def reloaded(good: bool) -> None:
+        errors.value += not good
+
+    return reloaded
 
 
 def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics, *, adaptive: bool) -> Scraper:

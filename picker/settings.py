@@ -43,6 +43,7 @@ class Settings:
     pool_name: str
     endpoints: str | None
     endpoints_file: Path | None
+    objectives_file: Path | None
     disable_endpoint_subset_filter: bool
     refresh_metrics_interval_s: float
     refresh_prometheus_metrics_interval_s: float
@@ -87,6 +88,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         pool_name=flags.pool_name,
         endpoints=flags.endpoints,
         endpoints_file=flags.endpoints_file,
+        objectives_file=flags.objectives_file,
         disable_endpoint_subset_filter=flags.disable_endpoint_subset_filter,
         refresh_metrics_interval_s=flags.refresh_metrics_interval,
         refresh_prometheus_metrics_interval_s=flags.refresh_prometheus_metrics_interval,
@@ -187,6 +189,9 @@ def _parser() -> argparse.ArgumentParser:
 
     config = p.add_argument_group("configuration")
     config.add_argument("--config-file", type=Path, metavar="FILE", help="an EndpointPickerConfig")
+    config.add_argument(
+        "--objectives-file", type=Path, metavar="FILE", help="YAML with InferenceObjectives and InferenceModelRewrites, watched for changes"
+    )
     config.add_argument("--config-text", metavar="YAML", help="the same as text")
     _bool(config, "--allow-experimental-plugins", False, "allow plugin types marked α in docs/plugins.md")
     config.add_argument(

@@ -24,6 +24,7 @@ from picker.accounting.decisions import DecisionLog
 from picker.director import Director, Pool
 from picker.errors import ConfigError, Internal, Refusal
 from picker.exchange import Exchange, Ledger
+from picker.objectives import NO_OBJECTIVES, Objectives
 from picker.request import InferenceRequest
 from picker.result import Decision, Outcome, ProfileResult
 from picker.stages import Stages
@@ -181,8 +182,10 @@ def _outcome(span: Span, outcome: Outcome) -> None:
 class TracedDirector(Director):
     """A Director whose requests are followed. Without tracing there is a plain one: what is not traced costs nothing."""
 
-    def __init__(self, tracing: Tracing, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog) -> None:
-        super().__init__(stages, pool, ledger, decisions)
+    def __init__(
+        self, tracing: Tracing, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog, objectives: Objectives = NO_OBJECTIVES
+    ) -> None:
+        super().__init__(stages, pool, ledger, decisions, objectives)
         self._tracing = tracing
 
     def handle(

@@ -27,7 +27,9 @@ def views(core: Core) -> dict[str, View]:
 
     def ready(query: Query) -> tuple[int, Any]:
         reasons = core.readiness.reasons
-        details = {source.source: getattr(source, "status", None) for source in core.sources}
+        details: dict[str, Any] = {source.source: getattr(source, "status", None) for source in core.sources}
+        if core.objectives_file is not None:
+            details["objectives-file"] = core.objectives_file.status
         if core.settings.config_file is not None:
             details["config-file"] = core.config_status
         return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "sources": details}

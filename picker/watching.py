@@ -17,6 +17,7 @@ from picker.errors import ConfigError
 log = logging.getLogger(__name__)
 
 POLL_S = 5.0
+MAX_FILE_BYTES = 1 << 20
 
 Watch = Callable[[Path, float], AsyncIterator[object]]
 """Yields whenever something happened in a directory, and at the latest every so many seconds."""

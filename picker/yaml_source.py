@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,28 +39,60 @@ def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
 
 
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+
+
 class YamlSource:
     """One document and where it came from (a file name, or e.g. `--config-text`)."""
 
     def __init__(self, text: str, source: str) -> None:
         """Raises ConfigError when the text is not YAML or its top level is not a mapping."""
-        self.source = source
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
-        try:
+        with _explained(source):
             loader = _StrictLoader(text)
             try:
-                self._root = loader.get_single_node()
-                self.data: Any = loader.construct_document(self._root) if self._root is not None else None
+                root = loader.get_single_node()
+                data: Any = loader.construct_document(root) if root is not None else None
             finally:
                 loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = f":{mark.line + 1}" if mark else ""
-            raise ConfigError(f"{source}{line}: not valid YAML: {error.problem or error.context}") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{source}: not valid YAML: {error}") from None
-        if not isinstance(self.data, dict):
-            raise ConfigError(f"{source}: expected a mapping at the top level, got {type(self.data).__name__}")
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._hold(source, root, data)
+
+    @classmethod
+    def every(cls, text: str, source: str) -> list[YamlSource]:
+        """The documents of a text that may hold several, without empty ones. Raises ConfigError."""
+        found: list[tuple[Any, Any]] = []
+        with _explained(source):
+            loader = _StrictLoader(text)
+            try:
+                while loader.check_node():
+                    root = loader.get_node()
+                    found.append((root, loader.construct_document(root)))
+            finally:
+                loader.dispose()
+        documents: list[YamlSource] = []
+        for root, data in found:
+            if data is not None:
+                document = cls.__new__(cls)
+                document._hold(source, root, data)
+                documents.append(document)
+        return documents
+
+    def _hold(self, source: str, root: Any, data: Any) -> None:
+        self.source = source
+        self._root = root
+        self.data = data
+        if not isinstance(data, dict):
+            line = f":{root.start_mark.line + 1}" if root is not None and root.start_mark.line else ""
+            raise ConfigError(f"{source}{line}: expected a mapping at the top level, got {type(data).__name__}")
 
     def where(self, path: str) -> str:
         """`source:line: path` for a path such as `plugins[2].type`."""

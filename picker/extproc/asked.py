@@ -86,7 +86,7 @@ class Asked:
         """
         request, decision = exchange.request, exchange.decision
         assert request is not None and decision is not None
-        changed = request.target_model != request.model and bool(request.model)
+        changed = request.target_model != request.model
         if changed:
             body = rewrite_model(body, request.target_model)
         destination = ",".join([e.host_port for e in decision.result.endpoints])

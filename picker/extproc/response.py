@@ -49,7 +49,8 @@ class ResponseBodyRelay:
         # The reference ends its stream instead of passing an answer it need not see. In full duplex Envoy may have handed the body over
         # by then, and the client gets none (seen with Envoy 1.40).
         wanted = exchange is not None and not (request is not None and request.body.skip_response)
-        rewritten = request is not None and request.target_model != request.model
+        # A client that named no model is told which one answered.
+        rewritten = request is not None and bool(request.model) and request.target_model != request.model
         self.streaming = sse
         self._exchange = exchange
         self._mode = mode

@@ -42,8 +42,13 @@ class Common(msgspec.Struct, gc=False):
         options = self.stream_options
         return isinstance(options, dict) and options.get("include_usage") is True
 
-    def parsed(self, prompt: Prompt, usage: UsageFormat, limit: int | None = None, *, model_required: bool = True) -> ParsedBody:
-        """The answer of a parser, with what only the API's own module knows. `limit` is in output tokens."""
+    def parsed(
+        self, prompt: Prompt, usage: UsageFormat, limit: int | None = None, *, model_required: bool = True, model_insertable: bool = True
+    ) -> ParsedBody:
+        """The answer of a parser, with what only the API's own module knows. `limit` is in output tokens.
+
+        `model_insertable`: the API has a place for a model, so that a body without one may be given one.
+        """
         return ParsedBody(
             model=self.model_name,
             prompt=prompt,
@@ -53,6 +58,7 @@ class Common(msgspec.Struct, gc=False):
             cache_salt=self.cache_salt or "",
             usage_format=usage,
             model_required=model_required,
+            model_rewritable=model_insertable or self.model_name is not None,
         )
 
 

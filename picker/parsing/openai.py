@@ -126,7 +126,7 @@ def _conversation(headers: Headers, body: bytes) -> ParsedBody:
         raise BadRequest(NO_ITEMS)
     canvas = Canvas(headers)
     _items(canvas, conversation.items)
-    return conversation.parsed(canvas.prompt(), UsageFormat.NONE, model_required=False)
+    return conversation.parsed(canvas.prompt(), UsageFormat.NONE, model_required=False, model_insertable=False)
 
 
 def _items(canvas: Canvas, items: str | list[msgspec.Raw]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -50,7 +52,26 @@ class Routes:
     headers: dict[str, str] = field(default_factory=dict)
     parser: str = "openai-parser"
     sent: bytes | None = None
+    objectives: str = ""
 
+
+REWRITES = """\
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceModelRewrite
+metadata: {name: rewrite}
+spec:
+  poolRef: {name: default}
+  rules:
+  - matches:
+    - model: {type: Exact, value: model-to-be-rewritten}
+    targets:
+    - modelRewrite: rewritten-model
+---
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferenceObjective
+metadata: {name: critical}
+spec: {priority: 2}
+"""
 
 IDLE_SECOND = (Load(3, 0.2), Load(0, 0.1), Load(10, 0.2))
 SPLIT = completion("my-model")
@@ -71,15 +92,20 @@ CASES = [
     Routes("subset best", (Load(0, 0.2), Load(0, 0.1, [LORA]), Load(10, 0.2)), 1, model=LORA, hint=(0, 1, 2)),
     Routes("subset partial", (Load(0, 0.2), Load(0, 0.1, [LORA]), Load(10, 0.2)), 2, model=LORA, hint=(2,)),
     Routes("model not in objectives", IDLE_SECOND, 1, model="direct-model"),
+    Routes("rewrite model (CRD)", IDLE_SECOND, 1, model="model-to-be-rewritten", target="rewritten-model", objectives=REWRITES),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_a_request_goes_to_the_right_pod(case: Routes) -> None:
+async def test_a_request_goes_to_the_right_pod(case: Routes, tmp_path: Path) -> None:
     target = case.target or case.model
     sent = case.sent or completion(case.model)
     expected = case.sent or completion(target)
-    async with setting(*case.pods, parser=case.parser) as s, s.client.stream() as stream:
+    flags: list[str] = []
+    if case.objectives:
+        (tmp_path / "objectives.yaml").write_text(case.objectives)
+        flags = ["--objectives-file", str(tmp_path / "objectives.yaml")]
+    async with setting(*case.pods, parser=case.parser, flags=flags) as s, s.client.stream() as stream:
         hint = None if case.hint is None else [s.at(i) for i in case.hint]
         await stream.send(request_headers({**POST, **CLIENT, **case.headers}))
         pieces = case.pieces or (sent,)
@@ -275,6 +301,53 @@ async def test_a_request_and_its_response_on_one_stream() -> None:
         (record,) = (await s.picker.get("/debug/decisions?request_id=test-request-id"))["decisions"]
         assert (record["picked"], record["served"], record["cause"]) == ([s.at(1)], s.at(2), "completed")
         await ends_idle(s)
+
+
+async def test_objectives_are_read_again_and_a_bad_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "objectives.yaml"
+    file.write_text(REWRITES)
+    async with setting(*IDLE_SECOND, flags=["--objectives-file", str(file)]) as s:
+
+        async def told() -> dict[str, Any]:
+            return dict((await s.picker.get("/readyz"))["sources"]["objectives-file"])
+
+        async def asked() -> tuple[bytes, bool]:
+            async with s.client.stream() as stream:
+                headers = {**POST, **CLIENT, "x-llm-d-inference-objective": "critical"}
+                await stream.send(request_headers(headers), request_body(completion("model-to-be-rewritten")))
+                _, body = await stream.expect(2)
+                await finish_response(stream.send, stream.receive)
+            return streamed([body])[0]
+
+        async def refused() -> bool:
+            return (await told())["last_error"] is not None
+
+        async def reloaded() -> bool:
+            return (await told())["rewrites"] == 0
+
+        assert ((await told())["objectives"], (await told())["rewrites"], (await told())["skipped"]) == (1, 1, 0)
+        write(file, REWRITES.replace("priority: 2", "priority: high"))
+        await until(refused, "the bad file is refused")
+        assert "spec.priority" in (await told())["last_error"]
+        assert await asked() == (completion("rewritten-model"), True)
+        page = await s.picker.metrics()
+        assert page.value("fairlead_reload_errors_total", source="objectives-file") == 1
+        assert page.value("llm_d_epp_request_total", priority="2", target_model_name="rewritten-model") == 1
+        labels = {"model_rewrite_name": "rewrite", "model_name": "model-to-be-rewritten", "target_model": "rewritten-model"}
+        assert page.value("llm_d_epp_model_rewrite_decisions_total", **labels) == 1
+        write(file, "")
+        await until(reloaded, "the file is read again")
+        assert await asked() == (completion("model-to-be-rewritten"), True)
+        page = await s.picker.metrics()
+        assert page.value("llm_d_epp_request_total", priority="0", target_model_name="model-to-be-rewritten") == 1
+        await ends_idle(s)
+
+
+def write(file: Path, text: str) -> None:
+    """In one step, as editors and ConfigMaps do."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
 
 
 async def test_a_proxy_that_leaves_in_the_middle_leaves_nothing_behind() -> None:

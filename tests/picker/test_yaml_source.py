@@ -113,3 +113,28 @@ def test_merge_keys_work_and_lines_are_those_of_what_counts() -> None:
 )
 def test_places(path: str, place: str) -> None:
     assert YamlSource("a: 1\nb:\n  c:\n  - x\n  - e: 1\n    d: 2\n", "s").where(path) == place
+
+
+def test_several_documents_each_with_their_own_lines() -> None:
+    text = "# none\n---\nname: a\n---\n---\nname: b\nleaves:\n- {depthLimit: 0}\n...\n"
+    first, second = YamlSource.every(text, "file.yaml")
+    assert first.decode(Tree).name == "a"
+    assert second.where("leaves[0]") == "file.yaml:8: leaves[0]"
+    with pytest.raises(ConfigError, match=r"file\.yaml:8: leaves\[0\]\.depthLimit: Expected `int` >= 1"):
+        second.decode(Tree)
+    assert YamlSource.every("", "file.yaml") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\n---\n- 1\n", "file.yaml:3: expected a mapping at the top level, got list"),
+        ("name: a\n---\nname: [\n", "file.yaml:4: not valid YAML: "),
+        ("name: a\n---\nname: b\nname: c\n", "file.yaml:4: not valid YAML: key 'name' is given twice"),
+        ("name: &a b\n---\nname: *a\n", "file.yaml:3: not valid YAML: found undefined alias"),
+    ],
+)
+def test_a_document_among_several_that_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        YamlSource.every(text, "file.yaml")
+    assert str(error.value).startswith(expected)

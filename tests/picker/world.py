@@ -8,6 +8,7 @@ from typing import Any
 from picker.accounting.decisions import DecisionLog
 from picker.datalayer.datastore import Datastore
 from picker.datalayer.load_report import LoadReports
+from picker.datalayer.objectives.store import ObjectiveStore, Table
 from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
 from picker.errors import Refusal
@@ -98,6 +99,7 @@ class World:
         use_subset: bool = True,
         observe_responses: bool = True,
         gate: Gate | None = None,
+        objectives: Table | None = None,
     ) -> None:
         self.now = 100.0
         self.metrics = Metrics()
@@ -106,11 +108,15 @@ class World:
         self.reports = LoadReports(self.datastore.report_load, lambda: self.now)
         self.ledger = Ledger(self.metrics, self._place, lambda: self.now, self.reports.take)
         self.pipeline = load(YamlSource(config, "test"), self.metrics, Options(experimental=True))
+        self.objectives = ObjectiveStore(on_rewrite=self.metrics.count_rewrite)
+        if objectives is not None:
+            self.objectives.replace(objectives)
         self.director = Director(
             self.pipeline.stages,
             Pool(self.datastore.snapshot, self.datastore.match_subset),
             self.ledger,
             self.decisions,
+            self.objectives,
         )
         self.gate = gate
         if gate is not None:

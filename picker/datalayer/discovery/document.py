@@ -21,8 +21,8 @@ import yaml
 
 from picker.datalayer.discovery.hosts import EXPECTED_HOST, canonical_host
 from picker.errors import ConfigError
+from picker.watching import MAX_FILE_BYTES
 
-MAX_FILE_BYTES = 1024 * 1024
 _WHERE = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

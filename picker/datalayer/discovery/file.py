@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picker.datalayer.datastore import Datastore
-from picker.datalayer.discovery.document import MAX_FILE_BYTES, Entry, parse_document
+from picker.datalayer.discovery.document import Entry, parse_document
 from picker.datalayer.discovery.hosts import Hosts, Resolve, system_resolve
 from picker.endpoint import Endpoint
-from picker.watching import POLL_S, FileStatus, Watch, WatchedFile, watch_directory
+from picker.watching import MAX_FILE_BYTES, POLL_S, FileStatus, Watch, WatchedFile, watch_directory
 
 log = logging.getLogger(__name__)
 

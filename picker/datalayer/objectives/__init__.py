@@ -1,0 +1,1 @@
+"""Objectives and model rewrites: who may declare them, and what they say."""
