@@ -28,7 +28,7 @@ from picker.extproc.transport import Served, TlsOptions, Transport, TransportOpt
 from picker.loader import Pipeline, load
 from picker.metrics import Metrics
 from picker.pool_gauges import PoolGauges
-from picker.settings import MIN_REFRESH_S, Settings
+from picker.settings import MIN_REFRESH_S, NO_ENDPOINTS, Settings
 from picker.tasks import TaskOwner
 from picker.views import views
 from picker.yaml_source import YamlSource
@@ -221,6 +221,8 @@ def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
             errors.value += not good
 
         sources.append(FileDiscovery(settings.endpoints_file, on_reload=reloaded))
+    if not sources:
+        raise ConfigError(NO_ENDPOINTS)
     return sources
 
 
