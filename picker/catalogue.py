@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from picker.admission.saturation import UtilizationDetector
+from picker.datalayer.discovery.plugin import FileDiscoveryPlugin
+from picker.datalayer.extractor_plugins import CoreMetricsExtractor, ModelsDataExtractor
+from picker.datalayer.source_plugins import EndpointNotificationSource, MetricsDataSource, ModelsDataSource
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
@@ -38,6 +41,9 @@ SCORERS: tuple[type[Any], ...] = (
     TokenLoadScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
+DISCOVERY: tuple[type[Any], ...] = (FileDiscoveryPlugin,)
+DATA_SOURCES: tuple[type[Any], ...] = (MetricsDataSource, ModelsDataSource, EndpointNotificationSource)
+EXTRACTORS: tuple[type[Any], ...] = (CoreMetricsExtractor, ModelsDataExtractor)
 
 STAGES: dict[str, tuple[type[Any], ...]] = {
     "parsers": PARSERS,
@@ -47,6 +53,9 @@ STAGES: dict[str, tuple[type[Any], ...]] = {
     "data producers": PRODUCERS,
     "scorers": SCORERS,
     "pickers": PICKERS,
+    "discovery": DISCOVERY,
+    "data sources": DATA_SOURCES,
+    "extractors": EXTRACTORS,
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from picker import catalogue
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSpec, WeightedRef, decode, plugin_name
+from picker.data_layer import data_layer
+from picker.datalayer.parts import DataLayerParts
 from picker.director import Stages
 from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
@@ -48,6 +50,7 @@ class Pipeline:
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
     as_reference: bool
+    data: DataLayerParts
 
 
 def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -> Pipeline:
@@ -151,7 +154,18 @@ class _Loader:
             producers=producers,
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
+            data=data_layer(self._config.data_layer, self, self._source.where),
         )
+
+    def named(self, name: str) -> Any:
+        """Part of `picker.data_layer.Plugins`, as are `default` and `declared`."""
+        return self._get(name)
+
+    def default(self, type_: str) -> Any:
+        return self._make_default(type_)
+
+    def declared(self) -> dict[str, Any]:
+        return {name: self._built[name] for name in self._specs if name in self._built}
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:
         if self._config.scheduling_profiles:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from picker.accounting.decisions import DecisionLog
 from picker.admin import AdminApp, AdminServer
 from picker.config import default_source
+from picker.datalayer.collector import Collector
 from picker.datalayer.datastore import Datastore, EndpointState
 from picker.datalayer.discovery.file import FileDiscovery
 from picker.datalayer.discovery.source import DiscoverySource
 from picker.datalayer.discovery.static import StaticDiscovery
 from picker.datalayer.load_report import LoadReports
 from picker.datalayer.pace import Pace
-from picker.datalayer.scraper import Scraper
+from picker.datalayer.parts import DataLayerParts
 from picker.director import Director, Pool
 from picker.errors import ConfigError
 from picker.exchange import Ledger, Place
@@ -46,9 +47,9 @@ class Core:
         self.decisions = DecisionLog(settings.decision_log_size)
         self.readiness = Readiness()
         self.pipeline: Pipeline = load(_config_source(settings), self.metrics, prefix_index_bytes=settings.prefix_index_memory_bytes)
-        self.sources = _sources(settings, self.metrics)
+        self.sources = _sources(settings, self.pipeline.data, self.metrics)
         pipeline = self.pipeline
-        self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
+        self.collector = _collector(settings, self.datastore, pipeline, self.metrics)
         self._reports = LoadReports(self.datastore.report_load, time.monotonic)
         self.director = Director(
             pipeline.stages,
@@ -91,7 +92,7 @@ class Core:
             self.metrics.prefix_size.cell(*labels).value = len(producer.index)
             self.metrics.prefix_bytes.cell(*labels).value = producer.index.size_bytes
             self.metrics.prefix_evictions.cell(*labels).value = producer.index.evicted
-        for pace, endpoints in self.scraper.paces().items():
+        for pace, endpoints in self.collector.paces().items():
             self.metrics.scrape_endpoints.cell(pace).value = endpoints
         self.metrics.load_reports.cell().value = self._reports.taken
 
@@ -127,7 +128,7 @@ class Runner:
         for source in core.sources:
             await source.start(core.datastore)
             self._tasks.spawn(source.follow(), f"discovery {source.source}")
-        core.scraper.start()
+        core.collector.start()
         await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
         core.readiness.clear("endpoints")
@@ -167,7 +168,7 @@ class Runner:
             await self._transport.stop()
         if self._admin is not None:
             self._admin.stop()
-        await self.core.scraper.stop()
+        await self.core.collector.stop()
         await self._tasks.close("the picker stops")
 
 
@@ -210,45 +211,61 @@ def _config_source(settings: Settings) -> YamlSource:
     return YamlSource(settings.config_text, "--config-text") if settings.config_text is not None else default_source()
 
 
-def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
+def _sources(settings: Settings, data: DataLayerParts, metrics: Metrics) -> list[DiscoverySource]:
     sources: list[DiscoverySource] = []
+    if data.discovery is not None:
+        if settings.endpoints is not None or settings.endpoints_file is not None:
+            raise ConfigError("dataLayer.discovery and --endpoints or --endpoints-file exclude each other: give one of them")
+        return [data.discovery.discovery(_counting(metrics, data.discovery.type))]
     if settings.endpoints is not None:
         sources.append(StaticDiscovery(settings.endpoints))
     if settings.endpoints_file is not None:
-        errors = metrics.config_reload_errors.cell("endpoints-file")
-
-        def reloaded(good: bool) -> None:
-            errors.value += not good
-
-        sources.append(FileDiscovery(settings.endpoints_file, on_reload=reloaded))
+        sources.append(FileDiscovery(settings.endpoints_file, on_reload=_counting(metrics, "endpoints-file")))
     if not sources:
         raise ConfigError(NO_ENDPOINTS)
     return sources
 
 
-def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics, *, adaptive: bool) -> Scraper:
+def _counting(metrics: Metrics, source: str) -> Callable[[bool], None]:
+    errors = metrics.config_reload_errors.cell(source)
+
+    def reloaded(good: bool) -> None:
+        errors.value += not good
+
+    return reloaded
+
+
+def _collector(settings: Settings, datastore: Datastore, pipeline: Pipeline, metrics: Metrics) -> Collector:
+    """Raises ConfigError."""
     interval_s = settings.refresh_metrics_interval_s
     if interval_s < MIN_REFRESH_S:
         log.warning("--refresh-metrics-interval %g s is below the minimum; using %g s", interval_s, MIN_REFRESH_S)
         interval_s = MIN_REFRESH_S
     scrapes = metrics.scrapes.cell()
-    poll_errors = metrics.poll_errors.cell(_SOURCE_TYPE)
-    extract_errors = metrics.extract_errors.cell(_SOURCE_TYPE, "core-metrics-extractor")
+    for attached in pipeline.data.sources:
+        metrics.poll_errors.cell(attached.source.type)
+        for type_ in attached.extractor_types:
+            metrics.extract_errors.cell(attached.source.type, type_)
 
     def begun() -> None:
         scrapes.value += 1
 
-    def failed(kind: object) -> None:
-        poll_errors.value += 1
+    def poll_failed(source_type: str) -> None:
+        metrics.poll_errors.cell(source_type).value += 1
 
-    def unreadable() -> None:
-        extract_errors.value += 1
+    def extract_failed(source_type: str, extractor_type: str) -> None:
+        metrics.extract_errors.cell(source_type, extractor_type).value += 1
 
-    pace = Pace(interval_s=interval_s, adaptive=adaptive)
-    return Scraper(datastore, pace=pace, on_read=begun, on_error=failed, on_extract_error=unreadable)
+    return Collector(
+        datastore,
+        pipeline.data.sources,
+        pace=Pace(interval_s=interval_s, adaptive=not pipeline.as_reference),
+        on_read=begun,
+        on_poll_error=poll_failed,
+        on_extract_error=extract_failed,
+    )
 
 
-_SOURCE_TYPE = "metrics-data-source"
 _SWEPT_SEGMENTS = 1000  # of removed endpoints, about 1 ms: without requests nobody else does it
 
 

@@ -45,8 +45,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "_attributes", "_busy", "_names", "_places", "adapter_changes", "bits", "changes", "endpoints", "kv_usage", "loads", "metrics", "running", "version",
-        "waiting",
+        "_attributes", "_busy", "_names", "_places", "adapter_changes", "bits", "changes", "endpoints",
+        "kv_usage", "loads", "metrics", "running", "version", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +89,7 @@ class Snapshot:
         return column
 
     def names(self, key: str) -> Sequence[frozenset[str] | None]:
-        """The set of words each endpoint reports under this key, e.g. `models`; None where it never reported one. Kept as `attribute` is."""
+        """The set of words each endpoint reports under this key, e.g. `models`; None where it never did. Kept as `attribute` is."""
         column = self._names.get(key)
         if column is None:
             column = self._names[key] = tuple([m.names.get(key) for m in self.metrics])
@@ -115,8 +115,8 @@ class Board:
     """
 
     __slots__ = (
-        "_adapter_history", "_adapters_moved", "_attributes_moved", "_confirmed", "_history", "_kv_moved", "_kv_usage", "_last", "_metrics", "_moved",
-        "_running", "_running_moved", "_waiting", "_waiting_moved",
+        "_adapter_history", "_adapters_moved", "_attributes_moved", "_confirmed", "_history", "_kv_moved", "_kv_usage", "_last", "_metrics",
+        "_moved", "_running", "_running_moved", "_waiting", "_waiting_moved",
     )  # fmt: skip
 
     def __init__(self, first: Snapshot, busy: Collection[EndpointLoad]) -> None:

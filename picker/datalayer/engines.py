@@ -265,8 +265,8 @@ class Extractor:
         )
 
     def _attributes(self, page: bytes, previous: Mapping[str, float]) -> Mapping[str, float] | None:
-        """`previous` itself when nothing is new, None when the page has none of them. Unlike loads an attribute may be negative; several samples without time stamps are averaged,
-        since nothing is known of what they count."""
+        """`previous` itself when nothing is new, None when the page has none of them. Unlike loads
+        an attribute may be negative. Several samples without time stamps are averaged: nothing is known of what they count."""
         found = {key: value for key, series in self._custom if (value := _custom_value(series.read(page))) is not None}
         if not found:
             return None

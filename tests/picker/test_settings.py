@@ -223,7 +223,8 @@ def test_the_command_reports_a_contradiction_in_one_line(capsys: pytest.CaptureF
     assert main([]) == 1
     assert (
         capsys.readouterr().err
-        == "fairlead picker: no endpoints: give --endpoints host:port,... or --endpoints-file FILE, or dataLayer.discovery in the configuration\n"
+        == "fairlead picker: no endpoints: give --endpoints host:port,... or --endpoints-file FILE, or dataLayer.discovery in the "
+        "configuration\n"
     )
 
 

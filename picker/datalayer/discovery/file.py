@@ -53,12 +53,13 @@ class FileDiscovery:
         resolve: Resolve = system_resolve,
         watch: Watch = watch_directory,
         on_reload: Callable[[bool], None] = lambda good: None,
+        watched: bool = True,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`poll_s`: the content is compared at least this often, whatever events arrive; `refresh_s`: DNS names are resolved again.
 
-        `on_reload` is told after each load whether the file was good.
+        `on_reload` is told after each load whether the file was good. `watched` false: the file is read once; names are still resolved.
         """
         self.source = source
         self.status = FileStatus()
@@ -67,6 +68,7 @@ class FileDiscovery:
         self._refresh_s = refresh_s
         self._watch = watch
         self._on_reload = on_reload
+        self._watched = watched
         self._now = now
         self._wall = wall
         self._hosts = Hosts(resolve=resolve, now=now)
@@ -90,6 +92,9 @@ class FileDiscovery:
     async def follow(self) -> None:
         """Load the file again when it has changed."""
         troubled = False
+        while not self._watched:
+            await asyncio.sleep(self._poll_s)
+            await self._resolve_if_due()
         while True:
             try:
                 async for _ in self._watch(self._path.absolute().parent, self._poll_s):
@@ -111,6 +116,9 @@ class FileDiscovery:
                 log.error("keeping the last good list of %d endpoints: %s", self.status.endpoints, text)
                 self.status.last_error = text
                 self._on_reload(False)
+        await self._resolve_if_due()
+
+    async def _resolve_if_due(self) -> None:
         due_s = self._poll_s if self._hosts.unresolved else self._refresh_s
         if self._hosts.names and self._now() - self._resolved_s >= due_s:
             await self._resolve_and_hand_over()
