@@ -104,7 +104,7 @@ def written(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return "none" if value in ({}, ()) else str(value)
+    return "none" if value in ({}, (), "") else str(value)
 
 
 # ---- metrics

@@ -108,6 +108,8 @@ async def test_endpoints() -> None:
             "active_adapters": ["a", "b"],
             "waiting_adapters": ["c"],
             "max_adapters": 2,
+            "attributes": {},
+            "names": {},
             "in_flight_requests": 1,
             "in_flight_tokens": 12,
         }

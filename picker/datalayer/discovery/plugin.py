@@ -13,7 +13,7 @@ from picker.plugin import Handle, Parameters
 class FileDiscoveryParameters(Parameters, frozen=True, kw_only=True):
     """`path` of the file (`picker.datalayer.discovery.document`); `watch_file` false: it is read once, at the start."""
 
-    path: str
+    path: str = ""
     watch_file: bool = True
 
 
