@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from picker.loader import load
 from picker.metrics import Metrics
 from picker.runner import Core
 from picker.settings import parse
+from picker.views import views
 from picker.yaml_source import YamlSource
+from tests.picker.datalayer.servers import until
+from tests.support.ports import free_port
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 ALL = (
@@ -148,3 +152,55 @@ def test_discovery_and_a_flag_exclude_each_other(flag: list[str], tmp_path: Path
 def test_neither_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no endpoints: give --endpoints .*, or dataLayer.discovery in the configuration"):
         Core(parse(["--config-text", HEAD]))
+
+
+# ---- the whole of it
+
+
+LEARNING = """\
+plugins:
+- {type: metrics-data-source, parameters: {interval: 50ms}}
+- type: core-metrics-extractor
+  parameters:
+    engineConfigs:
+    - {name: vllm, queuedRequestsSpec: q, customMetrics: [{attributeKey: heat, metricSpec: heat}]}
+- {type: models-data-source, parameters: {interval: 50ms}}
+- {type: models-data-extractor}
+dataLayer:
+  sources:
+  - {pluginRef: metrics-data-source, extractors: [{pluginRef: core-metrics-extractor}]}
+  - {pluginRef: models-data-source, extractors: [{pluginRef: models-data-extractor}]}
+"""
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            request = await reader.readuntil(b"\r\n\r\n")
+            if request.startswith(b"GET /metrics "):
+                status, body = b"200 OK", b"q 3\nheat 40.5\n"
+            else:
+                status, body = b"200 OK", b'{"data": [{"id": "base"}]}'
+            writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+async def test_what_is_learned_is_shown_and_failures_are_counted() -> None:
+    server = await asyncio.start_server(_serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    core = Core(parse(["--config-text", HEAD + LEARNING, "--endpoints", f"127.0.0.1:{port},127.0.0.1:{free_port()}"]))
+    try:
+        await core.sources[0].start(core.datastore)
+        core.collector.start()
+        polls = [core.metrics.poll_errors.cell(type_) for type_ in ("metrics-data-source", "models-data-source")]
+        first = core.datastore.find(f"127.0.0.1:{port}")
+        assert first is not None
+        await until(lambda: bool(first.metrics.attributes and first.metrics.names and polls[0].value and polls[1].value))
+        _, page = views(core)["/debug/endpoints"]({})
+        learned = next(e for e in page["endpoints"] if e["address"].endswith(f":{port}"))
+        assert (learned["waiting"], learned["attributes"]) == (3, {"heat": 40.5})
+        assert learned["names"] == {"models": ["base"], "base-models": []}
+    finally:
+        await core.collector.stop()
+        server.close()
