@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from picker.config import DataLayerSpec, SourceSpec
 from picker.datalayer.discovery.source import DiscoveryPlugin
 from picker.datalayer.extractor_plugins import CoreMetricsExtractor, ModelsDataExtractor
 from picker.datalayer.parts import AttachedSource, DataLayerParts, is_extractor, is_source
-from picker.datalayer.source_plugins import EndpointNotificationSource, MetricsDataSource, ModelsDataSource
+from picker.datalayer.source_plugins import MIN_INTERVAL_S, EndpointNotificationSource, MetricsDataSource, ModelsDataSource
 from picker.errors import ConfigError
 from picker.plugin import EndpointEventExtractor, Extractor
 from picker.registry import nearest
@@ -80,6 +81,9 @@ class _DataLayer:
             raise ConfigError(f"{self._where(path)}: '{source.name}' ({source.type}) is not a data source")
         if again:
             raise ConfigError(f"{self._where(path)}: data source '{source.name}' is listed twice")
+        interval_s = getattr(source, "interval_s", None)  # of a plugin's own making; fairlead's check theirs
+        if interval_s is not None and not MIN_INTERVAL_S <= interval_s < math.inf:
+            raise ConfigError(f"{self._where(path)}: '{source.name}': interval_s is {interval_s!r}, expected at least {MIN_INTERVAL_S} s")
         extractors: list[Any] = []
         for j, ref in enumerate(spec.extractors):
             here = f"{path}.extractors[{j}]"

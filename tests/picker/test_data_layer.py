@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from picker.config import DataLayerSpec, SourceSpec
+from picker.data_layer import data_layer
 from picker.datalayer.extractor_plugins import CoreMetricsExtractor
 from picker.datalayer.parts import DataLayerParts
+from picker.endpoint import Endpoint
 from picker.errors import ConfigError
 from picker.loader import load
 from picker.metrics import Metrics
@@ -122,6 +126,34 @@ def test_two_sources_with_the_load_of_endpoints_are_refused() -> None:
 def test_a_bad_spec_names_the_place() -> None:
     with pytest.raises(ConfigError, match=r"epp.yaml:\d+: plugins\[0\].parameters: engine 'x', queuedRequestsSpec: metric spec 'a\{'"):
         parts("plugins:\n- type: core-metrics-extractor\n  parameters:\n    engineConfigs: [{name: x, queuedRequestsSpec: 'a{'}]\n")
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 0.01, float("inf"), float("nan")])
+def test_a_source_in_python_that_would_be_polled_without_rest_is_refused(interval_s: float) -> None:
+    class Mine:
+        type = name = "mine"
+
+        async def fetch(self, endpoint: Endpoint) -> bytes:
+            return b""
+
+        async def close(self) -> None: ...
+
+    mine = Mine()
+    mine.interval_s = interval_s  # type: ignore[attr-defined]
+
+    class Plugins:
+        def named(self, name: str) -> Any:
+            return mine
+
+        def default(self, type_: str) -> Any:
+            raise AssertionError(type_)
+
+        def declared(self) -> dict[str, Any]:
+            return {"mine": mine}
+
+    spec = DataLayerSpec(sources=(SourceSpec("mine"),))
+    with pytest.raises(ConfigError, match=r"dataLayer.sources\[0\]: 'mine': interval_s is .*, expected at least 0.05 s"):
+        data_layer(spec, Plugins(), lambda path: path)
 
 
 # ---- discovery
