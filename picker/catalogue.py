@@ -11,6 +11,9 @@ from picker.admission.flow.ordering import EdfOrderingPolicy, FcfsOrderingPolicy
 from picker.admission.flow.usage_limits import PriorityHoldbackPolicy, SoftReflectiveCeilingPolicy, StaticUsageLimitPolicy
 from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import ConcurrencyDetector, UtilizationDetector
+from picker.datalayer.discovery.plugin import FileDiscoveryPlugin
+from picker.datalayer.extractor_plugins import CoreMetricsExtractor, ModelsDataExtractor
+from picker.datalayer.source_plugins import EndpointNotificationSource, MetricsDataSource, ModelsDataSource
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
@@ -63,6 +66,9 @@ SCORERS: tuple[type[Any], ...] = (
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)
+DISCOVERY: tuple[type[Any], ...] = (FileDiscoveryPlugin,)
+DATA_SOURCES: tuple[type[Any], ...] = (MetricsDataSource, ModelsDataSource, EndpointNotificationSource)
+EXTRACTORS: tuple[type[Any], ...] = (CoreMetricsExtractor, ModelsDataExtractor)
 
 STAGES: dict[str, tuple[type[Any], ...]] = {
     "parsers": PARSERS,
@@ -76,6 +82,9 @@ STAGES: dict[str, tuple[type[Any], ...]] = {
     "scorers": SCORERS,
     "pickers": PICKERS,
     "reporters": REPORTERS,
+    "discovery": DISCOVERY,
+    "data sources": DATA_SOURCES,
+    "extractors": EXTRACTORS,
 }
 
 

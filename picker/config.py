@@ -61,11 +61,18 @@ class RequestHandlerSpec(_Strict, frozen=True):
     parsers: tuple[PluginRef, ...] = ()
 
 
+class SourceSpec(_Strict, frozen=True):
+    """One entry of `dataLayer.sources`."""
+
+    plugin_ref: str = ""
+    extractors: tuple[PluginRef, ...] = ()
+
+
 class DataLayerSpec(_Strict, frozen=True):
     """Where endpoints and their metrics come from."""
 
     inject_defaults: bool = True
-    sources: tuple[dict[str, Any], ...] = ()
+    sources: tuple[SourceSpec, ...] = ()
     discovery: PluginRef | None = None
     peer_discovery: PluginRef | None = None
     cross_replica_syncer_plugin_ref: str | None = None
@@ -216,10 +223,7 @@ def _check_profiles(source: YamlSource, config: EndpointPickerConfig) -> None:
 
 def _refuse_later_features(source: YamlSource, config: EndpointPickerConfig) -> None:
     layer = config.data_layer
-    if layer is not None and (layer.sources or layer.discovery or layer.peer_discovery or not layer.inject_defaults):
-        raise ConfigError(
-            f"{source.where('dataLayer')}: only 'injectDefaults: true' is supported by this version; endpoints come from --endpoints "
-            "or --endpoints-file, metrics from the built-in engine mappings"
-        )
+    if layer is not None and layer.peer_discovery:
+        raise ConfigError(f"{source.where('dataLayer')}: peer discovery is not supported by this version")
     if layer is not None and (layer.cross_replica_syncer_plugin_ref or layer.cross_replica_sync_interval):
         raise ConfigError(f"{source.where('dataLayer')}: cross-replica synchronisation is not supported by this version")

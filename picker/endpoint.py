@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
+NO_NAMES: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -41,7 +45,8 @@ class EndpointMetrics:
     number of KV blocks on the accelerator (0 = not reported), `max_adapters` the LoRA slots (0 = not reported). `updated_s` is the
     monotonic time in seconds of the answer these came from; None = never answered. `quiet_s` is for how many seconds from then an
     idle server is left alone (0 = it is asked at the full rate). `reports_load`: an answer tells the server's load when its request
-    asks for that (`picker.datalayer.load_report`).
+    asks for that (`picker.datalayer.load_report`). `attributes` are further numbers, by the keys of `customMetrics` and of extractors;
+    `names` are sets of words, e.g. the models that are served. A key that was never reported is not there.
     """
 
     waiting: int = 0
@@ -55,6 +60,8 @@ class EndpointMetrics:
     updated_s: float | None = None
     quiet_s: float = 0.0
     reports_load: bool = False
+    attributes: Mapping[str, float] = field(default_factory=lambda: NO_ATTRIBUTES, hash=False)
+    names: Mapping[str, frozenset[str]] = field(default_factory=lambda: NO_NAMES, hash=False)
 
     def age_s(self, now_s: float) -> float | None:
         """Seconds since the last answer; None if there never was one."""
@@ -72,6 +79,13 @@ class EndpointMetrics:
             or self.num_blocks != other.num_blocks
             or self.max_adapters != other.max_adapters
             or (self.updated_s is None) != (other.updated_s is None)
+            or self.attributes_differ(other)
+        )
+
+    def attributes_differ(self, other: EndpointMetrics) -> bool:
+        """Whether `attributes` or `names` differ. Whoever has nothing new hands the old mappings on, so that this costs two comparisons."""
+        return (self.attributes is not other.attributes and self.attributes != other.attributes) or (
+            self.names is not other.names and self.names != other.names
         )
 
     def is_stale(self, now_s: float, limit_s: float) -> bool:

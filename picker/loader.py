@@ -13,6 +13,8 @@ from picker.admission.flow.settings import FlowSettings
 from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, ProfileSpec, WeightedRef, decode, gate, plugin_name
+from picker.data_layer import data_layer
+from picker.datalayer.parts import DataLayerParts
 from picker.errors import ConfigError, Internal
 from picker.exchange import ResponsePlugins
 from picker.flow_loader import flow_settings
@@ -72,6 +74,7 @@ class Pipeline:
     config: EndpointPickerConfig
     preparation: Preparation | None
     """To be closed when the pipeline is of no more use."""
+    data: DataLayerParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class _Loader:
         detector = self._detector()
         parsers = self._parsers()
         flow = self._flow(detector)
+        data = data_layer(self._config.data_layer, self, self._source.where)
         self._make_default_producers()
         plugins = self._plugins()
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
@@ -228,7 +232,20 @@ class _Loader:
             built=dict(self._made),
             config=self._config,
             preparation=preparation,
+            data=data,
         )
+
+    def get(self, name: str) -> Any:
+        """Part of `picker.data_layer.Plugins`, as are `default` and `declared`."""
+        return self._get(name)
+
+    def default(self, type_: str) -> Any:
+        """The plugin of this type that is there although the configuration does not mention it."""
+        return self._make_default(type_)
+
+    def declared(self) -> dict[str, Any]:
+        """All that were written, by name."""
+        return {name: self._made[name].plugin for name in self._specs if name in self._made}
 
     def _flow(self, detector: SaturationDetector) -> FlowSettings | None:
         spec = self._config.flow_control

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Base of a plugin's parameters: unknown fields are refused, fields are written in camelCase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extracted:
+    """What an extractor found out about one endpoint. What is None or missing stays as it was.
+
+    `attributes` (finite numbers) and `names` (sets of words) are read by `Snapshot.attribute` and `Snapshot.names`. `waiting` and
+    `running` are requests, `kv_usage` is a fraction 0..1; any of the three makes this an answer, by which the age of the endpoint's
+    metrics is told.
+    """
+
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    waiting: int | None = None
+    running: int | None = None
+    kv_usage: float | None = None
+
+
+EndpointEvent = Literal["add", "update", "delete"]
 
 
 class NoParameters(Parameters, frozen=True):
@@ -159,6 +179,49 @@ class ResponseObserver(Protocol):
     """
 
     def response_complete(self, request: InferenceRequest, response: Response) -> Mapping[str, Mapping[str, object]] | None: ...
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Fetches something about each endpoint, every `interval_s` seconds, for its extractors; listed in `dataLayer.sources`.
+
+    One fetch per endpoint at a time, and at most one second for it. Whatever it raises counts as a failed poll, and what is known of the
+    endpoint stays. The loop also serves requests: `fetch` must not block it. `close` is called once, when the source is no longer used.
+    """
+
+    type: ClassVar[str]
+    name: str
+    interval_s: float
+
+    async def fetch(self, endpoint: Endpoint) -> bytes: ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Reads what a source fetched from an endpoint. `body` is as the endpoint sent it, e.g. a Prometheus page or JSON.
+
+    One that raises is logged and counted in `datalayer_extract_errors_total`; what it found before stays, the others go on.
+    """
+
+    type: ClassVar[str]
+    name: str
+
+    def extract(self, endpoint: Endpoint, body: bytes) -> Extracted | None: ...
+
+
+@runtime_checkable
+class EndpointEventExtractor(Protocol):
+    """Told by an endpoint-notification-source of endpoints that come, change (their labels) and go; runs on the event loop.
+
+    What it returns becomes known of the endpoint; for one that is gone it is dropped. One that raises is logged and counted.
+    """
+
+    type: ClassVar[str]
+    name: str
+
+    def endpoint_event(self, event: EndpointEvent, endpoint: Endpoint) -> Extracted | None: ...
 
 
 @runtime_checkable

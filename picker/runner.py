@@ -1,164 +1,27 @@
-"""The composition root: builds every part from the settings, starts and stops them in order."""
+"""The composition root: the core plus servers and background tasks, started and stopped in order."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picker.accounting.decisions import DecisionLog
 from picker.admin import AdminApp, AdminServer
-from picker.admission.flow.controller import FlowController
-from picker.admission.flow.observing import Books
-from picker.admission.flow.room import Room
-from picker.config import default_source
-from picker.datalayer.datastore import Datastore, EndpointState
-from picker.datalayer.discovery.file import FileDiscovery
-from picker.datalayer.discovery.source import DiscoverySource
-from picker.datalayer.discovery.static import StaticDiscovery
-from picker.datalayer.load_report import LoadReports
-from picker.datalayer.objectives.file import ObjectivesFile
-from picker.datalayer.objectives.store import ObjectiveStore
-from picker.datalayer.pace import Pace
-from picker.datalayer.scraper import Scraper
-from picker.director import Director, Pool
-from picker.errors import ConfigError
-from picker.exchange import Ledger, Place
+from picker.core import MAX_CONFIG_BYTES, Core, text_source
 from picker.extproc.conversation import Conversation, Deliver
-from picker.extproc.health import Readiness
 from picker.extproc.transport import Served, TlsOptions, Transport, TransportOptions
-from picker.loader import Options, Pipeline, load
-from picker.metrics import Metrics
-from picker.pool_gauges import PoolGauges
-from picker.settings import MIN_REFRESH_S, Settings
-from picker.stages import Stages
+from picker.settings import Settings
 from picker.tasks import TaskOwner
 from picker.views import views
-from picker.watching import FileStatus, WatchedFile
-from picker.yaml_source import YamlSource
+from picker.watching import WatchedFile
 
 if TYPE_CHECKING:
-    from picker.objectives import Objectives
-    from picker.tracing import Tracing
+    pass
 
 log = logging.getLogger(__name__)
-
-
-class Core:
-    """The decision core, without any server: what both front doors stand on."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Raises ConfigError."""
-        self.settings = settings
-        self.metrics = Metrics(legacy=settings.legacy_metrics, streams=settings.enable_grpc_stream_metrics)
-        self.datastore = Datastore()
-        self.decisions = DecisionLog(settings.decision_log_size)
-        self.readiness = Readiness()
-        self._options = Options(
-            settings.prefix_index_memory_bytes, settings.refresh_metrics_interval_s, settings.allow_experimental_plugins
-        )
-        source, self.config_raw = _config_source(settings)
-        self.pipeline: Pipeline = load(source, self.metrics, self._options)
-        self.config_status = FileStatus(loaded_at_s=time.time())
-        self._config_in_use(source)
-        self.sources = _sources(settings, self.metrics)
-        objectives = ObjectiveStore(on_rewrite=self.metrics.count_rewrite)
-        self.objectives_file = _objectives_file(settings, objectives, self.metrics)
-        pipeline = self.pipeline
-        self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)
-        self._reports = LoadReports(self.datastore.report_load, time.monotonic)
-        self.tracing = _tracing() if settings.tracing else None
-        self.director = _director(
-            self.tracing,
-            pipeline.stages,
-            Pool(self.datastore.snapshot, self.datastore.match_subset),
-            # The reference picker does not ask model servers to report their load.
-            Ledger(
-                self.metrics,
-                self._place,
-                time.monotonic,
-                None if pipeline.as_reference else self._reports.take,
-                max(settings.refresh_metrics_interval_s, MIN_REFRESH_S),
-            ),
-            self.decisions,
-            objectives,
-        )
-        self._gauges = PoolGauges(
-            self.metrics,
-            settings.pool_name,
-            interval_s=settings.refresh_prometheus_metrics_interval_s,
-            stale_s=settings.metrics_staleness_threshold_s,
-        )
-        self._books = Books(self.metrics, settings.pool_name)
-        self.flow: FlowController | None = None
-        if pipeline.flow is not None:
-            room = Room(pipeline.flow.detector, self.datastore.snapshot)
-            self.flow = FlowController(pipeline.flow, room, self._books, time.monotonic, _call_later)
-            pipeline.stages.queue_with(self.flow)
-        self.datastore.subscribe(self._endpoints_changed)
-        self.metrics.info.cell("", _version()).value = 1
-
-    def _place(self, host_port: str) -> Place | None:
-        state = self.datastore.find(host_port)
-        return None if state is None else (state.endpoint, state.load)
-
-    def _endpoints_changed(self, added: Sequence[EndpointState], removed: Sequence[EndpointState]) -> None:
-        for state in removed:
-            for watcher in self.pipeline.watchers:
-                watcher.endpoint_removed(state.endpoint, state.bit)
-            self.metrics.forget_endpoint(state.endpoint.name, state.endpoint.namespace)
-
-    def reload(self, source: YamlSource) -> None:
-        """Go on with another configuration; requests under way end as they began. Raises ConfigError, and then nothing has changed."""
-        before = self.pipeline
-        new = load(source, self.metrics, self._options, before)
-        if new.as_reference != before.as_reference:
-            raise ConfigError(f"{source.where('compat')}: cannot be changed while the picker runs; restart it")
-        if (new.flow is None) != (before.flow is None):
-            raise ConfigError(f"{source.where('featureGates')}: flowControl cannot be switched while the picker runs; restart it")
-        if self.flow is not None and new.flow is not None:
-            new.stages.queue_with(self.flow)
-        self.pipeline = new
-        self.director.stages = new.stages
-        if self.flow is not None and new.flow is not None:
-            self.flow.reconfigure(new.flow)
-        kept = {id(built.plugin) for built in new.built.values()}
-        for built in before.built.values():
-            if id(built.plugin) not in kept and (close := getattr(built.plugin, "close", None)) is not None:
-                close()
-        self._config_in_use(source)
-        log.info("%s is in use now; %d of %d plugins go on as they were", source.source, _common(before, new), len(new.built))
-
-    def _config_in_use(self, source: YamlSource) -> None:
-        self.metrics.config_info.cells.clear()
-        self.metrics.config_info.cell(source.sha256[:16]).value = 1
-        self.metrics.config_loaded.cell().value = time.time()
-
-    def config_reloaded(self, good: bool) -> None:
-        """What became of a change of the configuration file."""
-        self.metrics.config_stale.cell().value = not good
-        if not good:
-            self.metrics.config_reload_errors.cell("config-file").value += 1
-
-    def refresh_gauges(self) -> None:
-        """Before a metrics page is written."""
-        if self.flow is not None:
-            self._books.refresh(self.flow, time.monotonic())
-        self._gauges.refresh(self.datastore.snapshot(), time.monotonic())
-        for producer in self.pipeline.producers:
-            producer.index.sweep(_SWEPT_SEGMENTS)
-            labels = (producer.name, producer.type)
-            self.metrics.prefix_size.cell(*labels).value = len(producer.index)
-            self.metrics.prefix_bytes.cell(*labels).value = producer.index.size_bytes
-            self.metrics.prefix_evictions.cell(*labels).value = producer.index.evicted
-        for pace, endpoints in self.scraper.paces().items():
-            self.metrics.scrape_endpoints.cell(pace).value = endpoints
-        self.metrics.load_reports.cell().value = self._reports.taken
 
 
 class Runner:
@@ -198,7 +61,7 @@ class Runner:
         if core.objectives_file is not None:
             await core.objectives_file.start()
             self._tasks.spawn(core.objectives_file.follow(), "objectives file")
-        core.scraper.start()
+        core.collector.start()
         await self._transport.start()
         self._tasks.spawn(self._admin.run(), "admin")
         core.readiness.clear("endpoints")
@@ -217,7 +80,7 @@ class Runner:
         core = self.core
 
         async def take(raw: bytes) -> None:
-            core.reload(_text_source(raw, path))
+            core.reload(text_source(raw, path))
 
         return WatchedFile(
             path,
@@ -256,35 +119,12 @@ class Runner:
             await self._transport.stop()
         if self._admin is not None:
             self._admin.stop()
-        await self.core.scraper.stop()
+        await self.core.collector.stop()
         if self.core.pipeline.preparation is not None:
             await self.core.pipeline.preparation.close()
         await self._tasks.close("the picker stops")
         if self.core.tracing is not None:
             await asyncio.to_thread(self.core.tracing.shutdown)
-
-
-def _call_later(delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(delay_s, callback)
-
-
-def _tracing() -> Tracing | None:
-    """Raises ConfigError."""
-    if not any(name.startswith("OTEL_") for name in os.environ):
-        return None
-    from picker.tracing import Tracing  # 150 ms and 15 MiB, for those who want it
-
-    return Tracing.from_environment(os.environ)
-
-
-def _director(
-    tracing: Tracing | None, stages: Stages, pool: Pool, ledger: Ledger, decisions: DecisionLog, objectives: Objectives
-) -> Director:
-    if tracing is None:
-        return Director(stages, pool, ledger, decisions, objectives)
-    from picker.tracing import TracedDirector
-
-    return TracedDirector(tracing, stages, pool, ledger, decisions, objectives)
 
 
 async def _within(wait: Coroutine[Any, Any, Any], seconds: float) -> bool:
@@ -318,88 +158,3 @@ def _transport(settings: Settings, served: Served) -> Transport:
     from picker.extproc.transport_grpcio import GrpcioTransport
 
     return GrpcioTransport(options, served)
-
-
-MAX_CONFIG_BYTES = 1 << 20
-
-
-def _config_source(settings: Settings) -> tuple[YamlSource, bytes]:
-    """And the bytes of the file."""
-    if settings.config_file is not None:
-        try:
-            raw = settings.config_file.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"--config-file {settings.config_file}: cannot be read: {error}") from None
-        return _text_source(raw, settings.config_file), raw
-    return (YamlSource(settings.config_text, "--config-text") if settings.config_text is not None else default_source()), b""
-
-
-def _text_source(raw: bytes, path: Path) -> YamlSource:
-    if len(raw) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
-    try:
-        return YamlSource(raw.decode(), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--config-file {path}: cannot be read: {error}") from None
-
-
-def _common(before: Pipeline, new: Pipeline) -> int:
-    return sum(name in before.built and before.built[name].plugin is built.plugin for name, built in new.built.items())
-
-
-def _sources(settings: Settings, metrics: Metrics) -> list[DiscoverySource]:
-    sources: list[DiscoverySource] = []
-    if settings.endpoints is not None:
-        sources.append(StaticDiscovery(settings.endpoints))
-    if settings.endpoints_file is not None:
-        sources.append(FileDiscovery(settings.endpoints_file, on_reload=_count_reloads(metrics, "endpoints-file")))
-    return sources
-
-
-def _objectives_file(settings: Settings, store: ObjectiveStore, metrics: Metrics) -> ObjectivesFile | None:
-    if settings.objectives_file is None:
-        return None
-    counted = _count_reloads(metrics, "objectives-file")
-    return ObjectivesFile(settings.objectives_file, store, pool_name=settings.pool_name, on_reload=counted)
-
-
-def _count_reloads(metrics: Metrics, source: str) -> Callable[[bool], None]:
-    errors = metrics.config_reload_errors.cell(source)
-
-    def reloaded(good: bool) -> None:
-        errors.value += not good
-
-    return reloaded
-
-
-def _scraper(settings: Settings, datastore: Datastore, metrics: Metrics, *, adaptive: bool) -> Scraper:
-    interval_s = settings.refresh_metrics_interval_s
-    if interval_s < MIN_REFRESH_S:
-        log.warning("--refresh-metrics-interval %g s is below the minimum; using %g s", interval_s, MIN_REFRESH_S)
-        interval_s = MIN_REFRESH_S
-    scrapes = metrics.scrapes.cell()
-    poll_errors = metrics.poll_errors.cell(_SOURCE_TYPE)
-    extract_errors = metrics.extract_errors.cell(_SOURCE_TYPE, "core-metrics-extractor")
-
-    def begun() -> None:
-        scrapes.value += 1
-
-    def failed(kind: object) -> None:
-        poll_errors.value += 1
-
-    def unreadable() -> None:
-        extract_errors.value += 1
-
-    pace = Pace(interval_s=interval_s, adaptive=adaptive)
-    return Scraper(datastore, pace=pace, on_read=begun, on_error=failed, on_extract_error=unreadable)
-
-
-_SOURCE_TYPE = "metrics-data-source"
-_SWEPT_SEGMENTS = 1000  # of removed endpoints, about 1 ms: without requests nobody else does it
-
-
-def _version() -> str:
-    try:
-        return version("fairlead")
-    except PackageNotFoundError:
-        return "unknown"

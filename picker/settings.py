@@ -6,6 +6,7 @@ GNU style: `--flag=value` or `--flag value`; a boolean flag alone means true. Un
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,16 @@ from picker.errors import ConfigError
 from picker.units import parse_duration_s, parse_quantity
 
 MIN_REFRESH_S = 0.05
+NO_ENDPOINTS = "no endpoints: give --endpoints host:port,... or --endpoints-file FILE, or dataLayer.discovery in the configuration"
+
+_REMOVED = {
+    "--total-queued-requests-metric": "queuedRequestsSpec",
+    "--total-running-requests-metric": "runningRequestsSpec",
+    "--kv-cache-usage-percentage-metric": "kvUsageSpec",
+    "--lora-info-metric": "loraSpec",
+    "--cache-info-metric": "cacheInfoSpec",
+}
+"""Flags that the reference picker refuses since metrics are named in the configuration, and the fields that took their places."""
 
 DEFAULT_INDEX_BYTES = 256 << 20
 TLS_VERSIONS = ("VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13")
@@ -71,7 +82,9 @@ class Settings:
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Exits with status 2 and a text when a flag is wrong. Raises ConfigError when flags contradict each other."""
-    flags = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    _refuse_removed(given)
+    flags = _parser().parse_args(given)
     settings = Settings(
         host=flags.host,
         grpc_port=flags.grpc_port,
@@ -115,8 +128,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     )
     if settings.config_file is not None and settings.config_text is not None:
         raise ConfigError("--config-file and --config-text exclude each other")
-    if settings.endpoints is None and settings.endpoints_file is None:
-        raise ConfigError("no endpoints: give --endpoints host:port,... or --endpoints-file FILE")
+    if settings.endpoints is None and settings.endpoints_file is None and settings.config_file is None and settings.config_text is None:
+        raise ConfigError(NO_ENDPOINTS)
     if settings.cert_path is not None and not settings.secure_serving:
         raise ConfigError("--cert-path needs --secure-serving")
     if settings.client_ca_file is not None and not (settings.secure_serving and settings.transport == "h2"):
@@ -126,6 +139,13 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     if settings.enable_cert_reload and settings.cert_path is None:
         raise ConfigError("--enable-cert-reload needs --cert-path: a self-signed certificate has no files to look at")
     return settings
+
+
+def _refuse_removed(argv: Sequence[str]) -> None:
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        if flag in _REMOVED:
+            raise ConfigError(f"{flag} is no longer taken: name the series as engineConfigs[].{_REMOVED[flag]} of a core-metrics-extractor")
 
 
 def _parser() -> argparse.ArgumentParser:

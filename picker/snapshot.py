@@ -45,8 +45,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "_busy", "_places", "adapter_changes", "bits", "changes", "endpoints", "kv_usage", "loads", "metrics", "running", "version",
-        "waiting",
+        "_attributes", "_busy", "_names", "_places", "adapter_changes", "bits", "changes", "endpoints",
+        "kv_usage", "loads", "metrics", "running", "version", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -72,9 +72,28 @@ class Snapshot:
         """Of LoRA adapters and their slots alone; the same object as in the last snapshot when there were none."""
         self._busy: Collection[EndpointLoad] | None = None
         self._places: dict[EndpointLoad, int] = {}
+        self._attributes: dict[str, Sequence[float | None]] = {}
+        self._names: dict[str, Sequence[frozenset[str] | None]] = {}
 
     def __len__(self) -> int:
         return len(self.endpoints)
+
+    def attribute(self, key: str) -> Sequence[float | None]:
+        """The number each endpoint reports under this key (`customMetrics`, extractors), None where it never reported one.
+
+        Computed once and kept until an attribute of some endpoint changes: ask for keys of the configuration, never for a client's.
+        """
+        column = self._attributes.get(key)
+        if column is None:
+            column = self._attributes[key] = tuple([m.attributes.get(key) for m in self.metrics])
+        return column
+
+    def names(self, key: str) -> Sequence[frozenset[str] | None]:
+        """The set of words each endpoint reports under this key, e.g. `models`; None where it never did. Kept as `attribute` is."""
+        column = self._names.get(key)
+        if column is None:
+            column = self._names[key] = tuple([m.names.get(key) for m in self.metrics])
+        return column
 
     def unseen_at(self) -> Sequence[int] | None:
         """Positions of the endpoints whose `EndpointLoad.unseen` is not 0; None when they are so many that one may as well look."""
@@ -96,8 +115,8 @@ class Board:
     """
 
     __slots__ = (
-        "_adapter_history", "_adapters_moved", "_confirmed", "_history", "_kv_moved", "_kv_usage", "_last", "_metrics", "_moved",
-        "_running", "_running_moved", "_waiting", "_waiting_moved",
+        "_adapter_history", "_adapters_moved", "_attributes_moved", "_confirmed", "_history", "_kv_moved", "_kv_usage", "_last", "_metrics",
+        "_moved", "_running", "_running_moved", "_waiting", "_waiting_moved",
     )  # fmt: skip
 
     def __init__(self, first: Snapshot, busy: Collection[EndpointLoad]) -> None:
@@ -114,6 +133,7 @@ class Board:
         first._places = {load: position for position, load in enumerate(first.loads)}
         self._last = first
         self._moved = self._waiting_moved = self._running_moved = self._kv_moved = self._adapters_moved = self._confirmed = False
+        self._attributes_moved = False
 
     @property
     def version(self) -> int:
@@ -143,6 +163,8 @@ class Board:
         ):
             self._adapter_history.append(position)
             self._adapters_moved = True
+        if old.attributes_differ(new):
+            self._attributes_moved = True
         self._history.append(position)
         self._moved = True
 
@@ -155,6 +177,7 @@ class Board:
         if self._moved:
             self._last = self._successor(last)
             self._moved = self._waiting_moved = self._running_moved = self._kv_moved = self._adapters_moved = False
+            self._attributes_moved = False
         elif self._confirmed:
             last.metrics = tuple(self._metrics)
         self._confirmed = False
@@ -173,6 +196,8 @@ class Board:
         new.bits = last.bits
         new._busy = last._busy
         new._places = last._places
+        new._attributes = {} if self._attributes_moved else last._attributes
+        new._names = {} if self._attributes_moved else last._names
         new.metrics = tuple(self._metrics)
         new.waiting = tuple(self._waiting) if self._waiting_moved else last.waiting
         new.running = tuple(self._running) if self._running_moved else last.running

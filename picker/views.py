@@ -13,8 +13,8 @@ from picker.admin import Query, View
 
 if TYPE_CHECKING:
     from picker.admission.flow.controller import FlowController
+    from picker.core import Core
     from picker.datalayer.datastore import EndpointState
-    from picker.runner import Core
 
 MAX_DECISIONS = 1000
 
@@ -110,7 +110,7 @@ def _endpoint(core: Core, state: EndpointState, now_s: float) -> dict[str, Any]:
         "labels": dict(endpoint.labels),
         "ready": state.alive,
         "metrics_age_s": metrics.age_s(now_s),
-        "scrape_interval_s": core.scraper.interval_s(state),
+        "scrape_interval_s": core.collector.interval_s(state),
         "waiting": metrics.waiting,
         "running": metrics.running,
         "kv_usage": metrics.kv_usage,
@@ -119,6 +119,8 @@ def _endpoint(core: Core, state: EndpointState, now_s: float) -> dict[str, Any]:
         "active_adapters": sorted(metrics.active_adapters),
         "waiting_adapters": sorted(metrics.waiting_adapters),
         "max_adapters": metrics.max_adapters,
+        "attributes": dict(metrics.attributes),
+        "names": {key: sorted(words) for key, words in metrics.names.items()},
         "in_flight_requests": load.requests,
         "in_flight_tokens": load.tokens,
     }

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from picker.datalayer.load_report import LoadReport
+from picker.datalayer.merge import merged
 from picker.datalayer.subset import AddressIndex, match_subset
 from picker.endpoint import NEVER_SCRAPED, Endpoint, EndpointLoad, EndpointMetrics
+from picker.plugin import Extracted
 from picker.snapshot import Board, Candidates, Snapshot
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class EndpointState:
         self._position = -1  # in the snapshot; -1 = not there
 
 
+Changed = Callable[[EndpointState], None]
+"""Called with the state of an endpoint whose labels have changed."""
 Subscriber = Callable[[Sequence[EndpointState], Sequence[EndpointState]], None]
 """Called with the states added and the states removed, after the fact."""
 
@@ -53,6 +57,7 @@ class Datastore:
         self._wanted: dict[str, tuple[Endpoint, ...]] = {}
         self._states: dict[str, EndpointState] = {}
         self._subscribers: list[Subscriber] = []
+        self._changed: list[Changed] = []
         self._bits = _Bits()
         self._logged_duplicates: set[tuple[str, str]] = set()
         self._members: list[EndpointState] = []
@@ -119,7 +124,22 @@ class Datastore:
         if state.endpoint != endpoint:
             state.endpoint = endpoint
             self._members_changed = True
+            for callback in tuple(self._changed):
+                try:
+                    callback(state)
+                except Exception:
+                    log.exception("a subscriber failed on the change of %s", endpoint)
         return None
+
+    def subscribe_changes(self, callback: Changed) -> Callable[[], None]:
+        """Hear of endpoints that stay and get other labels. Returns the function that ends it."""
+        self._changed.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._changed:
+                self._changed.remove(callback)
+
+        return unsubscribe
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Hear of endpoints that come and go, at once of those already here. Returns the function that ends it.
@@ -157,6 +177,15 @@ class Datastore:
         if state._position >= 0 and not self._members_changed:
             self._board.report(state._position, metrics)
         return True
+
+    def apply(self, endpoint: Endpoint, extracted: Extracted) -> bool:
+        """What an extractor found. False, and nothing done, if the endpoint is no longer here. Raises TypeError and ValueError for values
+        that cannot be used."""
+        state = self._state_of(endpoint)
+        if state is None:
+            return False
+        metrics = merged(state.metrics, extracted, self._now())
+        return metrics is state.metrics or self.report(state.endpoint, metrics)
 
     def report_load(self, host_port: str, report: LoadReport) -> bool:
         """What a response header of this endpoint told; what it does not tell stays. False, and nothing done, if the endpoint is no

@@ -26,6 +26,13 @@ _NO_ADAPTERS: frozenset[str] = frozenset()
 T = TypeVar("T")
 
 
+class CustomMetric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A series whose value becomes the endpoint's attribute `attribute_key` (`EndpointMetrics.attributes`)."""
+
+    attribute_key: str
+    metric_spec: str
+
+
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """The series of one kind of model server, each as `name` or `name{label=value,…}`; empty = this engine has none.
 
@@ -47,6 +54,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cache_block_size: str = msgspec.field(default="", name="cacheBlockSizeSpec")
     cache_num_blocks: str = msgspec.field(default="", name="cacheNumBlocksSpec")
     reports_load: bool = False
+    custom_metrics: tuple[CustomMetric, ...] = ()
 
 
 ENGINES: tuple[EngineSpec, ...] = (
@@ -128,6 +136,7 @@ class CompiledEngine:
         "cache_block_size",
         "cache_info",
         "cache_num_blocks",
+        "custom",
         "kv_usage",
         "kv_usage_fallback",
         "lora",
@@ -154,6 +163,7 @@ class CompiledEngine:
         self.block_size_label = spec.cache_block_size_label
         self.num_blocks_label = spec.cache_num_blocks_label
         self.reports_load = spec.reports_load
+        self.custom = _custom(spec)
         if self.cache_info is not None and not (self.block_size_label or self.num_blocks_label):
             raise ConfigError(
                 f"engine {spec.name!r}: cacheInfoSpec needs cacheBlockSizeLabelName or cacheNumBlocksLabelName, expected a label name"
@@ -169,12 +179,29 @@ def _parse(engine: EngineSpec, field: str, text: str) -> Spec | None:
         raise ConfigError(f"engine {engine.name!r}, {field}: {error}") from None
 
 
+def _custom(engine: EngineSpec) -> tuple[tuple[str, Spec], ...]:
+    """Attribute keys and their series. Raises ConfigError."""
+    parsed: dict[str, Spec] = {}
+    for i, metric in enumerate(engine.custom_metrics):
+        here = f"customMetrics[{i}]"
+        if not metric.attribute_key:
+            raise ConfigError(f"engine {engine.name!r}, {here}.attributeKey: expected a name, got none")
+        if metric.attribute_key in parsed:
+            raise ConfigError(f"engine {engine.name!r}, {here}.attributeKey: {metric.attribute_key!r} is given twice")
+        spec = _parse(engine, f"{here}.metricSpec", metric.metric_spec)
+        if spec is None:
+            raise ConfigError(f"engine {engine.name!r}, {here}.metricSpec: expected a metric name, got none")
+        parsed[metric.attribute_key] = spec
+    return tuple(parsed.items())
+
+
 class Extractor:
     """Turns the pages of one endpoint into EndpointMetrics. One per endpoint: it remembers where that page keeps its series."""
 
     __slots__ = (
         "_block_size",
         "_cache_info",
+        "_custom",
         "_engine",
         "_kv_usage",
         "_kv_usage_fallback",
@@ -194,6 +221,7 @@ class Extractor:
         self._cache_info = _series(engine.cache_info)
         self._block_size = _series(engine.cache_block_size)
         self._num_blocks = _series(engine.cache_num_blocks)
+        self._custom = tuple([(key, Series(spec)) for key, spec in engine.custom])
 
     @property
     def engine(self) -> str:
@@ -213,7 +241,11 @@ class Extractor:
             kv_usage = _mean(self._kv_usage_fallback, page)
         adapters = self._lora.read(page) if self._lora is not None else []
         block_size, num_blocks = self._cache(page)
-        if waiting is None and running is None and kv_usage is None and not adapters and not block_size and not num_blocks:
+        attributes = self._attributes(page, previous.attributes) if self._custom else None
+        if (
+            waiting is None and running is None and kv_usage is None and not adapters and not block_size and not num_blocks
+            and attributes is None
+        ):  # fmt: skip
             return None
         active, queued, slots = _adapters(adapters, previous)
         return EndpointMetrics(
@@ -228,7 +260,17 @@ class Extractor:
             updated_s=now_s,
             # With several data-parallel ranks vLLM's header tells the numbers of one of them, which is no use beside their sum.
             reports_load=self._engine.reports_load and len(waiting_of_ranks) == 1,
+            attributes=previous.attributes if attributes is None else attributes,
+            names=previous.names,
         )
+
+    def _attributes(self, page: bytes, previous: Mapping[str, float]) -> Mapping[str, float] | None:
+        """`previous` itself when nothing is new, None when the page has none of them. Unlike loads
+        an attribute may be negative. Several samples without time stamps are averaged: nothing is known of what they count."""
+        found = {key: value for key, series in self._custom if (value := _custom_value(series.read(page))) is not None}
+        if not found:
+            return None
+        return previous if all(previous.get(key) == value for key, value in found.items()) else {**previous, **found}
 
     def _cache(self, page: bytes) -> tuple[int, int]:
         """Tokens per block and number of blocks, 0 = not said. The blocks of several data-parallel ranks on one page add up."""
@@ -279,6 +321,15 @@ def _mean(series: Series | None, page: bytes) -> float | None:
         return None
     mean = sum(values) / len(values)
     return mean if mean < math.inf else None
+
+
+def _custom_value(samples: list[Sample]) -> float | None:
+    good = [s for s in samples if math.isfinite(s.value)]
+    stamped = [s for s in good if s.timestamp is not None and math.isfinite(s.timestamp)]
+    if stamped:
+        return max(stamped, key=lambda s: s.timestamp or 0.0).value
+    mean = sum(s.value for s in good) / len(good) if good else math.inf
+    return mean if math.isfinite(mean) else None
 
 
 def _count(text: str) -> int:

@@ -48,6 +48,13 @@ Connect = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable[object]
 """Opens a stream to (host, port) and makes the protocol for it, as `loop.create_connection` does. Raises OSError."""
 
 
+def checked_path(path: str) -> str:
+    """The path itself. Raises ConfigError for one that cannot be sent."""
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+        raise ConfigError(f"metrics path {path!r}: expected printable ASCII without blanks that begins with '/'")
+    return path
+
+
 class HttpReader:
     """Reads `path` of one server; one read at a time. Bound to the running loop."""
 
@@ -57,6 +64,7 @@ class HttpReader:
         port: int,
         *,
         path: str = "/metrics",
+        accept: str = "text/plain; version=0.0.4",
         ssl: tls.SSLContext | None = None,
         timeout_s: float = 1.0,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -64,8 +72,7 @@ class HttpReader:
         call_later: CallLater | None = None,
     ) -> None:
         """`timeout_s` covers a whole read: dialling, a second attempt and the body. Raises ConfigError for a path that cannot be sent."""
-        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-            raise ConfigError(f"metrics path {path!r}: expected printable ASCII without blanks that begins with '/'")
+        checked_path(path)
         self._loop = asyncio.get_running_loop()
         self._host = host
         self._port = port
@@ -75,9 +82,7 @@ class HttpReader:
         self.max_body_bytes = max_body_bytes
         self._connect = connect or self._create_connection
         self._call_later: CallLater = call_later or self._loop.call_later
-        self._request = (
-            f"GET {path} HTTP/1.1\r\nHost: {self._where}\r\nAccept: text/plain; version=0.0.4\r\nUser-Agent: fairlead\r\n\r\n"
-        ).encode()
+        self._request = (f"GET {path} HTTP/1.1\r\nHost: {self._where}\r\nAccept: {accept}\r\nUser-Agent: fairlead\r\n\r\n").encode()
         self._sending = self._request
         self._patience_s = timeout_s
         self._done: Done | None = None

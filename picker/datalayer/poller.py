@@ -52,6 +52,7 @@ class Poller:
         "_now",
         "_on_error",
         "_on_extract_error",
+        "_on_page",
         "_on_read",
         "_opened",
         "_pace",
@@ -77,10 +78,11 @@ class Poller:
         on_read: Callable[[], None],
         on_error: Callable[[ReadErrorKind], None],
         on_extract_error: Callable[[], None],
+        on_page: Callable[[EndpointState, bytes], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         call_later: CallLater | None = None,
     ) -> None:
-        """`phase` (0 to 1) spreads what many pollers do (`Beat`)."""
+        """`phase` (0 to 1) spreads what many pollers do (`Beat`). `on_page` is handed each page after its numbers have been taken."""
         self._state = state
         self._endpoint = state.endpoint
         self._datastore = datastore
@@ -92,6 +94,7 @@ class Poller:
         self._on_read = on_read
         self._on_error = on_error
         self._on_extract_error = on_extract_error
+        self._on_page = on_page
         self._now = now
         self._call_later: CallLater = call_later or asyncio.get_running_loop().call_later
         self._timer: Timer | None = None
@@ -200,6 +203,8 @@ class Poller:
             self._back_off()
             self._note_no_metrics(f"nothing on its page is of engine {self._extractor.engine}")
             self._on_extract_error()
+            if self._on_page is not None:
+                self._on_page(self._state, page)
             return
         metrics = self._with_report(metrics)
         if self._is_quiet(metrics):
@@ -211,6 +216,8 @@ class Poller:
         self._state.load.scrape_succeeded()
         self._datastore.report(self._endpoint, metrics)
         self._log_page = True
+        if self._on_page is not None:
+            self._on_page(self._state, page)
 
     def _with_report(self, metrics: EndpointMetrics) -> EndpointMetrics:
         """What a response header told while this page was under way is newer than the page, or as new: it stays.

@@ -36,6 +36,7 @@ class Scraper:
         on_read: Callable[[], None] = lambda: None,
         on_error: Callable[[ReadErrorKind], None] = lambda kind: None,
         on_extract_error: Callable[[], None] = lambda: None,
+        on_page: Callable[[EndpointState, bytes], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         connect: Connect | None = None,
         call_later: CallLater | None = None,
@@ -44,7 +45,7 @@ class Scraper:
         """`port` None = each endpoint's own; `ssl` None with scheme https = encrypted without checking the certificate.
 
         `on_read` hears of each read that begins, `on_error` of each that failed, `on_extract_error` of each page without a needed
-        series. Raises ConfigError.
+        series, `on_page` of each page. Raises ConfigError.
         """
         pace = pace or Pace()
         if scheme not in ("http", "https"):
@@ -64,6 +65,7 @@ class Scraper:
         self._on_read = on_read
         self._on_error = on_error
         self._on_extract_error = on_extract_error
+        self._on_page = on_page
         self._now = now
         self._connect = connect
         self._call_later = call_later
@@ -116,6 +118,7 @@ class Scraper:
                 on_read=self._on_read,
                 on_error=self._on_error,
                 on_extract_error=self._on_extract_error,
+                on_page=self._on_page,
                 now=self._now,
                 call_later=self._call_later,
             )

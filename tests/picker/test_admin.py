@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from picker.admin import AdminApp, AdminServer
+from picker.core import Core
 from picker.endpoint import Endpoint, EndpointMetrics
 from picker.errors import ConfigError
-from picker.runner import Core
 from picker.settings import parse
 from picker.views import MAX_DECISIONS, views
 from tests.support.ports import free_port
@@ -109,6 +109,8 @@ async def test_endpoints() -> None:
             "active_adapters": ["a", "b"],
             "waiting_adapters": ["c"],
             "max_adapters": 2,
+            "attributes": {},
+            "names": {},
             "in_flight_requests": 1,
             "in_flight_tokens": 12,
         }

@@ -175,6 +175,7 @@ def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_par
 
 
 REQUIRED = {
+    "file-discovery": "path: endpoints.yaml",
     "priority-holdback-policy": "minCeiling: 0.5",
     "session-id-producer": "headerName: x-session",
     "request-attribute-reporter": "attributes: [{key: {name: a}, expression: '1'}]",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from picker.core import Core
 from picker.errors import ConfigError
 from picker.exchange import Cause, Exchange
-from picker.runner import Core
 from picker.settings import parse
 from picker.yaml_source import YamlSource
 from tests.picker.world import P

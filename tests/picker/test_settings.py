@@ -248,4 +248,24 @@ def test_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_command_reports_a_contradiction_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 1
-    assert capsys.readouterr().err == "fairlead picker: no endpoints: give --endpoints host:port,... or --endpoints-file FILE\n"
+    assert (
+        capsys.readouterr().err
+        == "fairlead picker: no endpoints: give --endpoints host:port,... or --endpoints-file FILE, or dataLayer.discovery in the "
+        "configuration\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [
+        ("--total-queued-requests-metric", "queuedRequestsSpec"),
+        ("--total-running-requests-metric", "runningRequestsSpec"),
+        ("--kv-cache-usage-percentage-metric", "kvUsageSpec"),
+        ("--lora-info-metric", "loraSpec"),
+        ("--cache-info-metric", "cacheInfoSpec"),
+    ],
+)
+@pytest.mark.parametrize("form", ["=x", ""])
+def test_metric_flags_name_what_took_their_place(flag: str, field: str, form: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{flag} is no longer taken: .*engineConfigs\[\]\.{field}"):
+        parse(["--endpoints", "10.0.0.1:1", flag + form, *([] if form else ["x"])])

@@ -38,12 +38,13 @@ class FileDiscovery:
         resolve: Resolve = system_resolve,
         watch: Watch = watch_directory,
         on_reload: Callable[[bool], None] = lambda good: None,
+        watched: bool = True,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`poll_s`: the content is compared at least this often, whatever events arrive; `refresh_s`: DNS names are resolved again.
 
-        `on_reload` is told after each load whether the file was good.
+        `on_reload` is told after each load whether the file was good. `watched` false: the file is read once; names are still resolved.
         """
         self.source = source
         self.status = status = EndpointsFileStatus()
@@ -60,6 +61,7 @@ class FileDiscovery:
             wall=wall,
         )
         self._poll_s = poll_s
+        self._watched = watched
         self._refresh_s = refresh_s
         self._now = now
         self._hosts = Hosts(resolve=resolve, now=now)
@@ -80,6 +82,9 @@ class FileDiscovery:
 
     async def follow(self) -> None:
         """Load the file again when it has changed, and resolve its names from time to time."""
+        while not self._watched:
+            await asyncio.sleep(self._poll_s)
+            await self._refresh_names()
         await self._file.follow(self._refresh_names)
 
     async def _refresh_names(self) -> None:

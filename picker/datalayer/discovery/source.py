@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from picker.datalayer.datastore import Datastore
 
@@ -22,3 +23,14 @@ class DiscoverySource(Protocol):
 
     async def follow(self) -> None:
         """After `start`: hand over every change, until cancelled. Faults of the outside world are logged, never raised."""
+
+
+@runtime_checkable
+class DiscoveryPlugin(Protocol):
+    """A plugin that `dataLayer.discovery` can name."""
+
+    type: ClassVar[str]
+    name: str
+
+    def discovery(self, on_reload: Callable[[bool], None]) -> DiscoverySource:
+        """A new source; `on_reload` is told after each load whether what was loaded could be used."""

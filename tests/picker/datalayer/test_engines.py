@@ -161,3 +161,51 @@ def test_own_engines() -> None:
 def test_bad_engine_configurations(custom: list[EngineSpec], default: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         Engines(custom, default=default)
+
+
+def test_the_built_in_engines_are_those_of_the_reference() -> None:
+    """Waiting, running, KV usage; then block size and number of blocks, as series or as labels of an info series."""
+    table = {
+        "vllm": (
+            "vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc",
+            "", "", "vllm:cache_config_info", "block_size", "num_gpu_blocks", "vllm:lora_requests_info",
+        ),
+        "sglang": (
+            "sglang:num_queue_reqs", "sglang:num_running_reqs", "sglang:token_usage",
+            "", "", "sglang:cache_config_info", "page_size", "num_pages", "",
+        ),
+        "trtllm-serve": (
+            "trtllm_num_requests_waiting", "trtllm_num_requests_running", "trtllm_kv_cache_utilization",
+            "trtllm_kv_cache_tokens_per_block", "trtllm_kv_cache_max_blocks", "", "", "", "",
+        ),
+        "triton-tensorrt-llm": (
+            "nv_trt_llm_request_metrics{request_type=waiting}", "nv_trt_llm_request_metrics{request_type=scheduled}",
+            "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}",
+            "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}",
+            "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}", "", "", "", "",
+        ),
+        "triton": ("nv_inference_pending_request_count", "nv_inference_exec_count", "", "", "", "", "", "", ""),
+    }  # fmt: skip
+    assert table == {
+        e.name: (
+            e.waiting, e.running, e.kv_usage, e.cache_block_size, e.cache_num_blocks,
+            e.cache_info, e.cache_block_size_label, e.cache_num_blocks_label, e.lora,
+        )
+        for e in ENGINES
+    }  # fmt: skip
+
+
+def test_the_legacy_label_names_the_engine_and_the_new_one_wins() -> None:
+    legacy, new = "inference.networking.k8s.io/engine-type", "llm-d.ai/engine-type"
+    assert Engines().extractor({legacy: "sglang"}).engine == "sglang"
+    assert Engines().extractor({legacy: "sglang", new: "triton"}).engine == "triton"
+
+
+def test_an_engine_of_the_same_name_replaces_a_built_in_one_whole() -> None:
+    metrics = (
+        Engines([EngineSpec(name="sglang", waiting="mine")], default="sglang")
+        .extractor({})
+        .extract(b"mine 4\nsglang:num_queue_reqs 9\nsglang:num_running_reqs 9\n", NEVER_SCRAPED, 1.0)
+    )
+    assert metrics is not None
+    assert (metrics.waiting, metrics.running) == (4, 0)

@@ -228,3 +228,27 @@ async def test_without_events_the_content_is_still_compared(tmp_path: Path, capl
     await until(lambda: len(datastore) == 1)
     assert caplog.text.count("cannot watch") == 1
     task.cancel()
+
+
+async def test_a_file_that_is_not_watched_is_read_once_and_its_names_are_still_resolved(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.yaml"
+    path.write_text("endpoints:\n- {name: a, address: model.test, port: 8000}\n")
+    addresses = ["10.0.0.1"]
+    lookups: list[str] = []
+
+    async def resolve(host: str) -> Sequence[str]:
+        lookups.append(host)
+        return list(addresses)
+
+    def watch(directory: Path, poll_s: float) -> AsyncIterator[object]:
+        raise AssertionError("the directory must not be watched")
+
+    datastore = Datastore()
+    discovery = FileDiscovery(path, resolve=resolve, watch=watch, watched=False, poll_s=0.001, refresh_s=0.001)
+    await discovery.start(datastore)
+    path.write_text(ONE)
+    addresses[:] = ["10.0.0.7"]
+    task = asyncio.create_task(discovery.follow())
+    await until(lambda: len(lookups) > 3)
+    task.cancel()
+    assert listed(datastore) == {"default/a": "10.0.0.7:8000"}
