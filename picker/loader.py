@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from picker import catalogue
@@ -13,6 +14,8 @@ from picker.config import REFERENCE, EndpointPickerConfig, PluginSpec, ProfileSp
 from picker.director import Stages
 from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
+from picker.foreign.finder import Finder
+from picker.foreign.guard import Guard
 from picker.metrics import Metrics
 from picker.plugin import (
     Admitter,
@@ -48,14 +51,17 @@ class Pipeline:
     producers: Sequence[ApproxPrefixCacheProducer]
     detector: SaturationDetector
     as_reference: bool
+    guards: Sequence[Guard] = ()
+    """Of the foreign plugins."""
 
 
-def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -> Pipeline:
-    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit.
+def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0, plugin_paths: Sequence[Path] = ()) -> Pipeline:
+    """`prefix_index_bytes` is shared out evenly among the prefix cache producers; 0 is no limit. `plugin_paths` are directories with
+    plugin modules.
 
     Raises ConfigError naming the place in the configuration.
     """
-    pipeline = _Loader(source, decode(source), metrics).pipeline()
+    pipeline = _Loader(source, decode(source), metrics, Finder(metrics, plugin_paths)).pipeline()
     if prefix_index_bytes:
         for producer in pipeline.producers:
             producer.index.limit_bytes = prefix_index_bytes // len(pipeline.producers)
@@ -65,11 +71,13 @@ def load(source: YamlSource, metrics: Metrics, *, prefix_index_bytes: int = 0) -
 class _Loader:
     """Builds plugins on demand, so that one plugin can ask for another (`Handle.plugin`), whatever the order in the file."""
 
-    def __init__(self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics) -> None:
+    def __init__(self, source: YamlSource, config: EndpointPickerConfig, metrics: Metrics, foreign: Finder) -> None:
         self._source = source
         self._config = config
         self._metrics = metrics
         self._registry: Registry = catalogue.registry()
+        self._registry.add_foreign(foreign)
+        self._foreign = foreign
         self._specs = {plugin_name(spec): (i, spec) for i, spec in enumerate(config.plugins)}
         self._built: dict[str, Any] = {}
         self._building: list[str] = []
@@ -151,6 +159,7 @@ class _Loader:
             producers=producers,
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
+            guards=self._foreign.guards,
         )
 
     def _profile_specs(self) -> Sequence[ProfileSpec]:

@@ -160,6 +160,13 @@ class Metrics:
         self.scrapes = Counter("fairlead_scrapes_total", "Reads of model servers' metrics pages that were begun.")
         self.scrape_endpoints = Gauge("fairlead_scrape_endpoints", "Endpoints by the pace at which their metrics are read.", ("pace",))
         self.load_reports = Counter("fairlead_load_reports_total", "Loads that model servers reported with an answer.")
+        called = ("plugin_type", "plugin_name", "extension_point")
+        self.plugin_errors = Counter(
+            "fairlead_plugin_errors_total", "Calls of foreign plugins that went wrong: raised, invalid or slow.", (*called, "kind")
+        )
+        self.plugin_taken_out = Gauge(
+            "fairlead_plugin_taken_out", "1 while a foreign plugin is not called because it failed repeatedly.", called
+        )
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

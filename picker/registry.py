@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,13 +13,30 @@ from picker.errors import ConfigError
 from picker.plugin import Handle
 
 
+class Foreign(Protocol):
+    """Knows plugin types that do not ship with fairlead."""
+
+    def types(self) -> Iterable[str]: ...
+
+    def origin(self, type_: str) -> str | None:
+        """Where a type of this name comes from; None when there is none."""
+
+    def find(self, type_: str) -> Any:
+        """What stands for the class; None when there is none. Raises ConfigError, without a place in the configuration."""
+
+
 class Registry:
     """Plugin classes by type string. A type can be registered once."""
 
     def __init__(self, classes: Iterable[type[Any]]) -> None:
         self._classes: dict[str, type[Any]] = {}
+        self._foreign: Foreign | None = None
         for cls in classes:
             self.add(cls)
+
+    def add_foreign(self, foreign: Foreign) -> None:
+        """Where to look for types that are not registered. Nothing is imported until a configuration names it."""
+        self._foreign = foreign
 
     def add(self, cls: type[Any]) -> None:
         """Raises ConfigError when the type is taken by another class."""
@@ -40,9 +57,10 @@ class Registry:
     def build(self, type_: str, name: str, parameters: Mapping[str, Any] | None, handle: Handle, where: Callable[[str], str]) -> Any:
         """Make the plugin. `where` puts a path inside the plugin's entry into words; raises ConfigError with it when something is
         wrong."""
-        cls = self._classes.get(type_)
+        cls: Any = self._class(type_, where)
         if cls is None:
-            near = difflib.get_close_matches(type_, self._classes, n=3, cutoff=0.4)
+            known = [*self._classes, *(self._foreign.types() if self._foreign else ())]
+            near = difflib.get_close_matches(type_, known, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(f"{where('type')}: plugin type '{type_}' is not registered{hint}")
         try:
@@ -54,6 +72,21 @@ class Registry:
             return cls(name, decoded, handle)
         except ValueError as error:
             raise ConfigError(f"{where('parameters')}: {error}") from None
+
+    def _class(self, type_: str, where: Callable[[str], str]) -> Any:
+        """None when there is none."""
+        if self._foreign is None:
+            return self._classes.get(type_)
+        if type_ not in self._classes:
+            try:
+                return self._foreign.find(type_)
+            except ConfigError as error:
+                raise ConfigError(f"{where('type')}: {error}") from error
+        if (origin := self._foreign.origin(type_)) is not None:
+            raise ConfigError(
+                f"{where('type')}: plugin type '{type_}' ships with fairlead, and {origin} has the same name: rename that one"
+            )
+        return self._classes[type_]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

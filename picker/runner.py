@@ -45,7 +45,12 @@ class Core:
         self.datastore = Datastore()
         self.decisions = DecisionLog(settings.decision_log_size)
         self.readiness = Readiness()
-        self.pipeline: Pipeline = load(_config_source(settings), self.metrics, prefix_index_bytes=settings.prefix_index_memory_bytes)
+        self.pipeline: Pipeline = load(
+            _config_source(settings),
+            self.metrics,
+            prefix_index_bytes=settings.prefix_index_memory_bytes,
+            plugin_paths=settings.plugin_paths,
+        )
         self.sources = _sources(settings, self.metrics)
         pipeline = self.pipeline
         self.scraper = _scraper(settings, self.datastore, self.metrics, adaptive=not pipeline.as_reference)

@@ -54,6 +54,7 @@ class Settings:
     transport: str
     config_file: Path | None
     config_text: str | None
+    plugin_paths: tuple[Path, ...]
     decision_log_size: int
     prefix_index_memory_bytes: int
 
@@ -88,6 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         transport=flags.transport,
         config_file=flags.config_file,
         config_text=flags.config_text,
+        plugin_paths=tuple(flags.plugin_path or ()),
         decision_log_size=flags.decision_log_size,
         prefix_index_memory_bytes=flags.prefix_index_memory,
     )
@@ -155,6 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     config = p.add_argument_group("configuration")
     config.add_argument("--config-file", type=Path, metavar="FILE", help="an EndpointPickerConfig")
     config.add_argument("--config-text", metavar="YAML", help="the same as text")
+    config.add_argument(
+        "--plugin-path", type=Path, action="append", metavar="DIR",
+        help="directory with plugin modules, used as `type: module.ClassName`; may be given several times",
+    )  # fmt: skip
     config.add_argument(
         "--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions (default: %(default)s)"
     )

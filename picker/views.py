@@ -20,10 +20,16 @@ def views(core: Core) -> dict[str, View]:
     def alive(query: Query) -> tuple[int, Any]:
         return 200, {"status": "alive"}
 
+    def taken_out() -> dict[str, list[str]]:
+        return {guard.name: points for guard in core.pipeline.guards if (points := guard.taken_out)}
+
+    def plugins(query: Query) -> tuple[int, Any]:
+        return 200, {"plugins": [guard.state() for guard in core.pipeline.guards]}
+
     def ready(query: Query) -> tuple[int, Any]:
         reasons = core.readiness.reasons
         details = {source.source: getattr(source, "status", None) for source in core.sources}
-        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "sources": details}
+        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "sources": details, "plugins_taken_out": taken_out()}
 
     def endpoints(query: Query) -> tuple[int, Any]:
         now_s = time.monotonic()
@@ -36,7 +42,13 @@ def views(core: Core) -> dict[str, View]:
         records = core.decisions.find(request_id=query.get("request_id"), limit=int(text))
         return 200, {"decisions": [record.as_dict() for record in records]}
 
-    return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions}
+    return {
+        "/healthz": alive,
+        "/readyz": ready,
+        "/debug/endpoints": endpoints,
+        "/debug/decisions": decisions,
+        "/debug/plugins/state": plugins,
+    }
 
 
 def _endpoint(core: Core, state: EndpointState, now_s: float) -> dict[str, Any]:

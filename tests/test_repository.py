@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {
     *("pyproject.toml", "requirements.lock", "Makefile", "Dockerfile", "README.md", "CHANGELOG.md", "LICENSE"),
-    *("picker", "gateway", "proto", "deploy", "bench", "tests", "docs"),
+    *("picker", "gateway", "proto", "deploy", "bench", "tests", "docs", "fairlead", "examples"),
 }
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -121,6 +121,8 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("fairlead_scrapes_total", "counter", "", "", "", ""),
     ("fairlead_scrape_endpoints", "gauge", "pace", "", "", ""),
     ("fairlead_load_reports_total", "counter", "", "", "", ""),
+    ("fairlead_plugin_errors_total", "counter", "plugin_type plugin_name extension_point kind", "", "", ""),
+    ("fairlead_plugin_taken_out", "gauge", "plugin_type plugin_name extension_point", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 
