@@ -15,7 +15,7 @@ from statistics import median
 from time import process_time
 from typing import NamedTuple
 
-MODULES = ("schedule", "prefix", "parse", "sse", "conversation", "scrape", "metrics")
+MODULES = ("schedule", "prefix", "parse", "sse", "conversation", "scrape", "metrics", "foreign")
 
 
 class Timing(NamedTuple):
