@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from picker.endpoint import Endpoint
-from picker.request import ParsedBody
+from picker.request import ParsedBody, check_header, check_metadata
 from picker.snapshot import Candidates
 
 
@@ -123,11 +123,11 @@ def headers(given: Any, *_: object) -> Mapping[str, str] | None:
         return None
     if not isinstance(given, Mapping):
         raise Invalid(f"a {type(given).__name__}; expected a mapping of header names to values, or None")
-    for name, value in given.items():
-        if not (isinstance(name, str) and isinstance(value, str) and name and name == name.lower()):
-            raise Invalid(f"header {name!r:.80}; expected a lower-case name and a text")
-        if not name.isascii() or any(c in name + value for c in "\r\n\0"):
-            raise Invalid(f"header {name!r:.80}: not fit for a header line")
+    try:
+        for name, value in given.items():
+            check_header(name, value)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
     return given
 
 
@@ -135,6 +135,10 @@ def metadata(given: Any, *_: object) -> Mapping[str, Mapping[str, object]] | Non
     """Mappings by namespace; None is none."""
     if given is None:
         return None
-    if not isinstance(given, Mapping) or not all(isinstance(k, str) and isinstance(v, Mapping) for k, v in given.items()):
+    if not isinstance(given, Mapping) or not all(isinstance(inner, Mapping) for inner in given.values()):
         raise Invalid(f"{given!r:.80}; expected values by namespace and key, or None")
+    try:
+        check_metadata(given)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
     return given

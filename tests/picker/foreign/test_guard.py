@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable
 from math import inf, nan
@@ -16,7 +15,7 @@ from picker.foreign.breaker import STRIKES
 from picker.plugin import Admitter, Filter, Picker, Scorer
 from picker.request import ParsedBody
 from picker.snapshot import Candidates
-from tests.picker.foreign.setting import Workshop
+from tests.picker.foreign.setting import Workshop, boom, plugin
 from tests.picker.scheduling.pool import idle, only, request
 
 POOL = idle(3)
@@ -27,19 +26,6 @@ TWO = only(POOL, 0, 2)
 @pytest.fixture
 def shop() -> Workshop:
     return Workshop()
-
-
-def plugin(method: str, does: Callable[..., Any], **attributes: Any) -> type[Any]:
-    """A class with one method, that calls `does` with what it is given."""
-    arguments = {"score": 2, "filter": 2, "screen": 2, "pick": 3, "admit": 3, "parse": 3, "produce": 2, "request_header": 1}[method]
-    names = ", ".join("abc"[:arguments])
-    space: dict[str, Any] = {"does": staticmethod(does)}
-    exec(f"def {method}(self, {names}): return self.does({names})", space)
-    return type("Made", (), {method: space[method], "does": staticmethod(does), **attributes})
-
-
-def boom(*_: Any) -> Any:
-    raise KeyError("of the plugin")
 
 
 # ---- scores
@@ -296,82 +282,40 @@ def test_a_header_cannot_smuggle_another(shop: Workshop, value: str) -> None:
     assert shop.make(Headers).response_header(request(), None) is None
 
 
-# ---- the breaker
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("X-Upper", "1"), ("", "1"), ("a b", "1"), ("x", 1), ("x", None), ("x", "a\nb"), ("x", "\ud800"), (7, "1"), ("x\r\ny", "1")],
+)
+def test_a_header_for_the_model_server_is_checked_where_it_is_set(shop: Workshop, name: Any, value: Any) -> None:
+    made, asked = shop.make(plugin("request_header", lambda r: r.set_header(name, value))), request()
+    made.request_header(asked)
+    assert asked.more_headers is None
+    assert shop.errors() == {("RequestHeaderProcessor", "raised"): 1}
 
 
-def test_the_breaker_opens_tries_again_and_doubles_its_pause(shop: Workshop, caplog: pytest.LogCaptureFixture) -> None:
-    calls = 0
-    broken = True
-
-    def score(r: Any, c: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if broken:
-            raise OSError("down")
-        return [1.0, 1.0]
-
-    made = shop.make(plugin("score", score))
-
-    def ask(times: int = 1) -> int:
-        """How often the plugin was called."""
-        before = calls
-        for _ in range(times):
-            made.score(request(), TWO)
-        return calls - before
-
-    assert ask(20) == STRIKES
-    assert shop.taken_out() == ["Scorer"]
-    assert shop.guards[0].taken_out == ["Scorer"]
-    shop.now_s += 9.9
-    assert ask(5) == 0
-    shop.now_s += 0.2
-    assert ask(5) == 1, "one trial, which failed: the pause is 20 s now"
-    shop.now_s += 19.9
-    assert ask(5) == 0
-    broken = False
-    shop.now_s += 0.2
-    assert ask(5) == 5
-    assert shop.taken_out() == []
-    assert made.score(request(), TWO) == [1.0, 1.0]
-    broken = True
-    assert ask(9) == 2, "on probation: 5 - 1 strikes, less 0.5 for the good calls since"
-    shop.now_s += 39.9
-    assert ask() == 0
-    state = shop.guards[0].state()["extension_points"][0]
-    assert (state["state"], state["retry_in_s"], state["errors"]["raised"]) == ("taken out", 0.1, 8)
-    assert "down" in state["last_error"]
-    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert len(errors) == 5, "one line in ten seconds, and one each time it is taken out"
-    assert errors[0].exc_info
+def endless() -> list[Any]:
+    inside: list[Any] = []
+    inside.append(inside)
+    return inside
 
 
-def test_now_and_then_is_forgiven(shop: Workshop) -> None:
-    turn = 0
-
-    def score(r: Any, c: Any) -> Any:
-        nonlocal turn
-        turn += 1
-        return [1.0, 1.0] if turn % 12 else boom()
-
-    made = shop.make(plugin("score", score))
-    for _ in range(1200):
-        made.score(request(), TWO)
-    assert shop.errors() == {("Scorer", "raised"): 100}
-    assert shop.taken_out() == []
+@pytest.mark.parametrize("value", [object(), {1: "x"}, {"a": {"b": b"bytes"}}, "\ud800", endless()])
+def test_metadata_is_what_a_struct_can_hold(shop: Workshop, value: Any) -> None:
+    made, asked = shop.make(plugin("request_header", lambda r: r.set_metadata("ns", "key", value))), request()
+    made.request_header(asked)
+    assert asked.metadata is None
+    assert shop.errors() == {("RequestHeaderProcessor", "raised"): 1}
 
 
-def test_a_slow_scorer_is_counted_then_taken_out(shop: Workshop) -> None:
-    def score(r: Any, c: Any) -> Any:
-        shop.now_s += 0.002
-        return [1.0, 1.0]
+def test_headers_and_metadata_that_are_fit(shop: Workshop) -> None:
+    def both(asked: Any) -> None:
+        asked.set_header("x-mine", "ä; b")
+        asked.set_metadata("ns", "key", {"a": [1, 2.5, "x", None, True]})
 
-    patient, hasty = shop.make(plugin("score", score)), shop.make(plugin("score", score), {"guard": {"callBudgetMs": 1}}, name="hasty")
-    for _ in range(10):
-        assert patient.score(request(), TWO) == [1.0, 1.0]
-    for _ in range(5):
-        assert hasty.score(request(), TWO) == [1.0, 1.0], "late, but an answer"
-    assert hasty.score(request(), TWO) == [0.0, 0.0]
-    assert shop.errors() == {("Scorer", "slow"): 5}
+    made, asked = shop.make(plugin("request_header", both)), request()
+    made.request_header(asked)
+    assert (asked.more_headers, asked.metadata) == ({"x-mine": "ä; b"}, {"ns": {"key": {"a": [1, 2.5, "x", None, True]}}})
+    assert shop.errors() == {}
 
 
 def test_a_guarded_plugin_is_what_its_class_is(shop: Workshop) -> None:
