@@ -18,6 +18,7 @@ COPY README.md LICENSE ./
 COPY picker picker
 COPY gateway gateway
 COPY bench bench
+COPY fairlead fairlead
 RUN python -m pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheels . \
     && python -m pip --python /opt/fairlead/bin/python install --no-deps --no-index /wheels/*.whl
 

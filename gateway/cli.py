@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "config": Command("picker.config_command", "check an EndpointPickerConfig, or print its JSON Schema"),
     "sim": Command("bench.sim.__main__", "run one model-server simulator"),
     "envoy": Command("gateway.envoy.__main__", "render the Envoy bootstrap, or run Envoy with it"),
+    "plugin": Command("gateway.plugins.__main__", "write a plugin package, or list the plugins that are installed"),
     "up": Command("gateway.local.__main__", "run simulators, picker and Envoy together on this machine"),
 }
 

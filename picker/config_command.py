@@ -26,21 +26,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
     try:
-        sys.stdout.write(check(flags.file, experimental=flags.allow_experimental_plugins))
+        sys.stdout.write(check(flags.file, Options(experimental=flags.allow_experimental_plugins, plugin_paths=flags.plugin_path or ())))
     except ConfigError as error:
         sys.stderr.write(f"fairlead config: {error}\n")
         return 1
     return 0
 
 
-def check(file: str, *, experimental: bool) -> str:
+def check(file: str, options: Options) -> str:
     """The effective configuration as YAML. Raises ConfigError."""
     name = "standard input" if file == "-" else file
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: cannot be read: {error}") from None
-    return as_yaml(load(YamlSource(text, name), Metrics(), Options(experimental=experimental)))
+    return as_yaml(load(YamlSource(text, name), Metrics(), options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     checking = actions.add_parser("check", help="print the effective configuration; status 1 when it cannot be used", allow_abbrev=False)
     checking.add_argument("file", metavar="FILE", help="- for standard input")
     checking.add_argument("--allow-experimental-plugins", action="store_true", help="as for fairlead picker")
+    checking.add_argument("--plugin-path", type=Path, action="append", metavar="DIR", help="as for fairlead picker")
     actions.add_parser("schema", help="print a JSON Schema, for completion in editors", allow_abbrev=False)
     return parser
 

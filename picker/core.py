@@ -56,7 +56,10 @@ class Core:
         self.decisions = DecisionLog(settings.decision_log_size)
         self.readiness = Readiness()
         self._options = Options(
-            settings.prefix_index_memory_bytes, settings.refresh_metrics_interval_s, settings.allow_experimental_plugins
+            settings.prefix_index_memory_bytes,
+            settings.refresh_metrics_interval_s,
+            settings.allow_experimental_plugins,
+            settings.plugin_paths,
         )
         source, self.config_raw = _config_source(settings)
         self.pipeline: Pipeline = load(source, self.metrics, self._options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from picker import catalogue
@@ -18,6 +19,8 @@ from picker.datalayer.parts import DataLayerParts
 from picker.errors import ConfigError, Internal
 from picker.exchange import ResponsePlugins
 from picker.flow_loader import flow_settings
+from picker.foreign.finder import Finder
+from picker.foreign.guard import Guard
 from picker.keys import DEFAULT_PRODUCERS
 from picker.metrics import Metrics
 from picker.plugin import (
@@ -75,6 +78,8 @@ class Pipeline:
     preparation: Preparation | None
     """To be closed when the pipeline is of no more use."""
     data: DataLayerParts
+    guards: Sequence[Guard] = ()
+    """Of the foreign plugins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,8 @@ class Options:
     prefix_index_bytes: int = 0
     refresh_s: float = 0.05
     experimental: bool = False
+    plugin_paths: Sequence[Path] = ()
+    """Directories with plugin modules."""
 
 
 def load(source: YamlSource, metrics: Metrics, options: Options = Options(), before: Pipeline | None = None) -> Pipeline:
@@ -110,7 +117,11 @@ class _Loader:
         self._config = config
         self._metrics = metrics
         self._before: Mapping[str, Built] = {} if before is None else before.built
+        self._guards: list[Guard] = [] if before is None else list(before.guards)
+        """Of foreign plugins that may go on."""
         self._registry: Registry = catalogue.registry()
+        self._foreign = Finder(metrics, options.plugin_paths)
+        self._registry.add_foreign(self._foreign)
         self._specs = {plugin_name(spec): (i, spec) for i, spec in enumerate(config.plugins)}
         self._made: dict[str, Built] = {}
         self._building: list[str] = []
@@ -166,7 +177,7 @@ class _Loader:
     def _taken_over(self, name: str, cls: type[Any], decoded: Any) -> Any:
         """The plugin of this name from before, if it would come out the same: its class, its parameters and the plugins it asked for."""
         old = self._before.get(name)
-        if old is None or type(old.plugin) is not cls or old.parameters != decoded:
+        if old is None or old.plugin.type != cls.type or old.parameters != decoded:
             return None
         for asked, fallback_type in old.asked:
             known = self._before.get(asked)
@@ -182,6 +193,10 @@ class _Loader:
         if known.type != type_:
             raise ConfigError(f"{self._place_of(type_)}: a {known.type} has the name of the default {type_}; give it another one")
         return known
+
+    def _goes_on(self, name: str) -> bool:
+        """The plugin of this name is the one from before."""
+        return name in self._made and name in self._before and self._made[name].plugin is self._before[name].plugin
 
     def _plugins(self) -> list[Any]:
         return [built.plugin for built in self._made.values()]
@@ -233,6 +248,7 @@ class _Loader:
             config=self._config,
             preparation=preparation,
             data=data,
+            guards=[*[g for g in self._guards if self._goes_on(g.name)], *self._foreign.guards],
         )
 
     def get(self, name: str) -> Any:

@@ -226,6 +226,13 @@ class Metrics:
             ("plugin_name", "plugin_type", "reason"),
         )
         self.preparing = Gauge("fairlead_requests_in_preparation", "Requests that wait for data producers that ask somebody else.")
+        called = ("plugin_type", "plugin_name", "extension_point")
+        self.plugin_errors = Counter(
+            "fairlead_plugin_errors_total", "Calls of foreign plugins that went wrong: raised, invalid or slow.", (*called, "kind")
+        )
+        self.plugin_taken_out = Gauge(
+            "fairlead_plugin_taken_out", "1 while a foreign plugin is not called because it failed repeatedly.", called
+        )
         self.config_reload_errors = Counter(
             "fairlead_reload_errors_total", "Reloads that were refused; the last good version stays in use.", ("source",)
         )

@@ -6,7 +6,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,13 +17,30 @@ from picker.plugin import Handle
 log = logging.getLogger(__name__)
 
 
+class Foreign(Protocol):
+    """Knows plugin types that do not ship with fairlead."""
+
+    def types(self) -> Iterable[str]: ...
+
+    def origin(self, type_: str) -> str | None:
+        """Where a type of this name comes from; None when there is none."""
+
+    def find(self, type_: str) -> Any:
+        """What stands for the class; None when there is none. Raises ConfigError, without a place in the configuration."""
+
+
 class Registry:
     """Plugin classes by type string. A type can be registered once."""
 
     def __init__(self, classes: Iterable[type[Any]]) -> None:
         self._classes: dict[str, type[Any]] = {}
+        self._foreign: Foreign | None = None
         for cls in classes:
             self.add(cls)
+
+    def add_foreign(self, foreign: Foreign) -> None:
+        """Where to look for types that are not registered. Nothing is imported until a configuration names it."""
+        self._foreign = foreign
 
     def add(self, cls: type[Any]) -> None:
         """Raises ConfigError when the type is taken by another class."""
@@ -44,7 +61,7 @@ class Registry:
         """All registered types, in stage order."""
         return list(self._classes)
 
-    def find(self, type_: str, where: Callable[[str], str], *, experimental: bool) -> type[Any]:
+    def find(self, type_: str, where: Callable[[str], str], *, experimental: bool) -> Any:
         """The class of a type, whatever it is called. `where` puts a path inside the plugin's entry into words.
 
         Raises ConfigError for types that are unknown, not there yet, or experimental without `experimental`.
@@ -53,11 +70,12 @@ class Registry:
             ages = f"deprecated since {renamed.since} and will be removed in {renamed.removed_in}"
             log.warning("%s: '%s' is %s; use %s", where("type"), type_, ages, renamed.replacement)
             type_ = renamed.replacement
-        cls = self._classes.get(type_)
+        cls = self._class(type_, where)
         if cls is None:
             if (feature := missing_feature(type_)) is not None:
                 raise ConfigError(f"{where('type')}: plugin type '{type_}' is not in this version: it belongs to {feature}")
-            near = difflib.get_close_matches(type_, [*self._classes, *RENAMED], n=3, cutoff=0.4)
+            known = [*self._classes, *RENAMED, *(self._foreign.types() if self._foreign else ())]
+            near = difflib.get_close_matches(type_, known, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(f"{where('type')}: plugin type '{type_}' is not registered{hint}")
         if getattr(cls, "experimental", False) and not experimental:
@@ -80,6 +98,21 @@ class Registry:
             raise ConfigError(f"{where(f'parameters.{error.path}')}: {error}") from None
         except ValueError as error:
             raise ConfigError(f"{where('parameters')}: {error}") from None
+
+    def _class(self, type_: str, where: Callable[[str], str]) -> Any:
+        """None when there is none."""
+        if self._foreign is None:
+            return self._classes.get(type_)
+        if type_ not in self._classes:
+            try:
+                return self._foreign.find(type_)
+            except ConfigError as error:
+                raise ConfigError(f"{where('type')}: {error}") from error
+        if (origin := self._foreign.origin(type_)) is not None:
+            raise ConfigError(
+                f"{where('type')}: plugin type '{type_}' ships with fairlead, and {origin} has the same name: rename that one"
+            )
+        return self._classes[type_]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

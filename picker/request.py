@@ -84,13 +84,17 @@ class InferenceRequest(msgspec.Struct):
     """Dynamic metadata for the proxy by namespace, set by plugins (`set_metadata`)."""
 
     def set_header(self, name: str, value: str) -> None:
-        """Send this header (lower-case name) to the model server, in place of the client's. Heard until pre-request hooks have run."""
+        """Send this header (lower-case name) to the model server, in place of the client's. Heard until pre-request hooks have run.
+        Raises ValueError when it is not fit for a header line."""
+        check_header(name, value)
         if self.more_headers is None:
             self.more_headers = {}
         self.more_headers[name] = value
 
     def set_metadata(self, namespace: str, key: str, value: object) -> None:
-        """Tell the proxy, as dynamic metadata: text, a number, or a mapping of them. Heard until pre-request hooks have run."""
+        """Tell the proxy, as dynamic metadata: text, a number, or a mapping of them. Heard until pre-request hooks have run.
+        Raises ValueError for anything else."""
+        check_metadata(value)
         if self.metadata is None:
             self.metadata = {}
         self.metadata.setdefault(namespace, {})[key] = value
@@ -99,3 +103,33 @@ class InferenceRequest(msgspec.Struct):
     def prompt_tokens(self) -> int:
         """Estimated prompt tokens (`picker.prompt`)."""
         return self.body.prompt.tokens
+
+
+def check_header(name: object, value: object) -> None:
+    """Raises ValueError unless these can go into a header line as they are."""
+    if not (isinstance(name, str) and name and name == name.lower() and name.isascii() and name.isprintable() and " " not in name):
+        raise ValueError(f"header name {name!r:.80}: expected lower-case ASCII")
+    if not isinstance(value, str) or any(c in value for c in "\r\n\0"):
+        raise ValueError(f"header {name}: {value!r:.80}: expected a text of one line")
+    value.encode()  # a lone surrogate: UnicodeEncodeError is a ValueError
+
+
+def check_metadata(value: object, depth: int = 0) -> None:
+    """Raises ValueError for what a protobuf Struct cannot hold: all but None, text, numbers, lists, and mappings by text."""
+    if depth > _DEEPEST:
+        raise ValueError("metadata that is nested too deep")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"metadata key {key!r:.80}: expected a text")
+            check_metadata(inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_metadata(inner, depth + 1)
+    elif isinstance(value, str):
+        value.encode()
+    elif value is not None and not isinstance(value, int | float):
+        raise ValueError(f"metadata {value!r:.80}: expected text, a number, or a mapping or list of them")
+
+
+_DEEPEST = 16

@@ -76,6 +76,7 @@ class Settings:
     config_file: Path | None
     config_text: str | None
     allow_experimental_plugins: bool
+    plugin_paths: tuple[Path, ...]
     decision_log_size: int
     prefix_index_memory_bytes: int
 
@@ -123,6 +124,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         config_file=flags.config_file,
         config_text=flags.config_text,
         allow_experimental_plugins=flags.allow_experimental_plugins,
+        plugin_paths=tuple(flags.plugin_path or ()),
         decision_log_size=flags.decision_log_size,
         prefix_index_memory_bytes=flags.prefix_index_memory,
     )
@@ -214,6 +216,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.add_argument("--config-text", metavar="YAML", help="the same as text")
     _bool(config, "--allow-experimental-plugins", False, "allow plugin types marked α in docs/plugins.md")
+    config.add_argument(
+        "--plugin-path", type=Path, action="append", metavar="DIR",
+        help="directory with plugin modules, used as `type: module.ClassName`; may be given several times",
+    )  # fmt: skip
     config.add_argument(
         "--decision-log-size", type=_count, default=512, metavar="N", help="decisions kept for /debug/decisions (default: %(default)s)"
     )

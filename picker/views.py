@@ -25,6 +25,12 @@ def views(core: Core) -> dict[str, View]:
     def alive(query: Query) -> tuple[int, Any]:
         return 200, {"status": "alive"}
 
+    def taken_out() -> dict[str, list[str]]:
+        return {guard.name: points for guard in core.pipeline.guards if (points := guard.taken_out)}
+
+    def plugins(query: Query) -> tuple[int, Any]:
+        return 200, {"plugins": [guard.state() for guard in core.pipeline.guards]}
+
     def ready(query: Query) -> tuple[int, Any]:
         reasons = core.readiness.reasons
         details: dict[str, Any] = {source.source: getattr(source, "status", None) for source in core.sources}
@@ -32,7 +38,7 @@ def views(core: Core) -> dict[str, View]:
             details["objectives-file"] = core.objectives_file.status
         if core.settings.config_file is not None:
             details["config-file"] = core.config_status
-        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "sources": details}
+        return (503 if reasons else 200), {"ready": not reasons, "reasons": reasons, "sources": details, "plugins_taken_out": taken_out()}
 
     def endpoints(query: Query) -> tuple[int, Any]:
         now_s = time.monotonic()
@@ -52,7 +58,14 @@ def views(core: Core) -> dict[str, View]:
         return 200, {"enabled": core.flow is not None, **({} if core.flow is None else _flow(core.flow, time.monotonic()))}
 
     debug: dict[str, View] = {"/debug/flow": flow, **({"/debug/tasks": tasks} if core.settings.enable_pprof else {})}
-    return {"/healthz": alive, "/readyz": ready, "/debug/endpoints": endpoints, "/debug/decisions": decisions, **debug}
+    return {
+        "/healthz": alive,
+        "/readyz": ready,
+        "/debug/endpoints": endpoints,
+        "/debug/decisions": decisions,
+        "/debug/plugins/state": plugins,
+        **debug,
+    }
 
 
 MAX_FLOWS = 100

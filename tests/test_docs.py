@@ -9,16 +9,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import fairlead.plugin
 from gateway.cli import COMMANDS
 from picker import settings
 from picker.catalogue import STAGES
+from picker.foreign.points import POINTS
 from picker.metrics import Metrics
 from picker.plugin_table import replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-ROOTED = ("picker/", "gateway/", "proto/", "deploy/", "bench/", "tests/", "docs/")
+ROOTED = ("picker/", "gateway/", "proto/", "deploy/", "bench/", "tests/", "docs/", "fairlead/", "examples/")
 
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -182,3 +184,15 @@ def test_a_page_begins_with_its_title(page: Path) -> None:
 def test_the_table_of_plugins_is_the_one_the_catalogue_makes() -> None:
     page = (DOCS / "plugins.md").read_text()
     assert replaced(page) == page
+
+
+def test_the_page_for_plugin_authors_lists_the_names_they_may_import() -> None:
+    page = (DOCS / "writing-plugins.md").read_text()
+    listed = page.partition("## Names in `fairlead.plugin`")[2].partition("\n## ")[0]
+    assert codes(listed) == sorted(fairlead.plugin.__all__)
+
+
+def test_the_page_for_plugin_authors_lists_every_extension_point() -> None:
+    page = (DOCS / "writing-plugins.md").read_text()
+    table = page.partition("## Which stage?")[2].partition("\n## ")[0]
+    assert {code.removeprefix("async ").partition("(")[0] for code in codes(table) if "(" in code} == set(POINTS)

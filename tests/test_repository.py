@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {
     *("pyproject.toml", "requirements.lock", "Makefile", "Dockerfile", "README.md", "CHANGELOG.md", "LICENSE"),
-    *("picker", "gateway", "proto", "deploy", "bench", "tests", "docs"),
+    *("picker", "gateway", "proto", "deploy", "bench", "tests", "docs", "fairlead", "examples"),
 }
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -108,7 +108,7 @@ def test_the_pickers_help_does_not_wait_for_its_servers() -> None:
     assert done.stderr == "loaded:\n"
 
 
-SOURCES = [p for top in ("picker", "gateway", "bench", "proto", "tests") for p in sorted((ROOT / top).rglob("*.py"))]
+SOURCES = [p for top in ("picker", "gateway", "bench", "fairlead", "proto", "tests") for p in sorted((ROOT / top).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("top", ["picker", "gateway", "bench", "tests"])

@@ -30,7 +30,9 @@ def test_python_m_gateway_is_the_same_command() -> None:
     assert "picker" in done.stdout
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("pick", "picker"), ("envoi", "envoy"), ("zzz", "commands: picker, config, sim, envoy, up")])
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("pick", "picker"), ("envoi", "envoy"), ("zzz", "commands: picker, config, sim, envoy, plugin, up")]
+)
 def test_an_unknown_command_is_a_usage_error_with_the_nearest_names(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed]) == 2
     assert hint in capsys.readouterr().err

@@ -176,7 +176,7 @@ async def test_other_paths_are_404_and_name_those_that_exist(path: str) -> None:
     async with opened() as door:
         answer = await door.ask(path)
         assert answer.status == 404
-        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions, /debug/flow, /debug/tasks"
+        known = b"/metrics, /healthz, /readyz, /debug/endpoints, /debug/decisions, /debug/plugins/state, /debug/flow, /debug/tasks"
         assert answer.body == b"not found; here are " + known + b"\n"
 
 

@@ -168,6 +168,8 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
     ("fairlead_request_attribute_errors_total", "counter", "plugin_name", "", "", ""),
     ("fairlead_preparation_failures_total", "counter", "plugin_name plugin_type reason", "", "", ""),
     ("fairlead_requests_in_preparation", "gauge", "", "", "", ""),
+    ("fairlead_plugin_errors_total", "counter", "plugin_type plugin_name extension_point kind", "", "", ""),
+    ("fairlead_plugin_taken_out", "gauge", "plugin_type plugin_name extension_point", "", "", ""),
     ("fairlead_reload_errors_total", "counter", "source", "", "", ""),
 ]
 

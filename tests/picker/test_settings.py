@@ -34,6 +34,7 @@ DEFAULTS = {
     "enable_grpc_stream_metrics": True,
     "pool_name": "default",
     "endpoints": "127.0.0.1:8000",
+    "plugin_paths": (),
     "endpoints_file": None,
     "objectives_file": None,
     "disable_endpoint_subset_filter": False,
@@ -119,6 +120,7 @@ VALUES: list[tuple[str, str, str, Any]] = [
     ("--decision-log-size", "0", "decision_log_size", 0),
     ("--prefix-index-memory", "1MiB", "prefix_index_memory_bytes", 1 << 20),
     ("--prefix-index-memory", "0", "prefix_index_memory_bytes", 0),
+    ("--plugin-path", "plugins", "plugin_paths", (Path("plugins"),)),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Each tenant has a model server that it returns to."""

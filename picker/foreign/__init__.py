@@ -1,0 +1,1 @@
+"""Plugins that do not ship with fairlead: found, checked, and kept from breaking a request."""
