@@ -9,6 +9,7 @@ from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
 from picker.parsing.vllm import VllmHttpParser
+from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
@@ -23,7 +24,9 @@ from picker.scheduling.scorers.load import (
     TokenLoadScorer,
 )
 
-PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
+DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
+"""Where the configuration names no parser (contract section 1.9)."""
+PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, VllmGrpcParser)
 ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)

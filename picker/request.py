@@ -21,6 +21,8 @@ class UsageFormat(enum.Enum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    VLLM_GENERATE = "vllm.grpc.engine.GenerateResponse"
+    VLLM_EMBED = "vllm.grpc.engine.EmbedResponse"
 
 
 class ParsedBody(msgspec.Struct, frozen=True):
