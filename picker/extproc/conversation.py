@@ -339,6 +339,8 @@ class Conversation:
     def _response_trailers(self, event: ResponseTrailers) -> Sequence[Reply]:
         assert self._relay is not None
         replies = self._relay.rest()
+        if event.headers and self._exchange is not None:
+            self._exchange.call_ended(dict(event.headers))
         return (*replies, TrailersReply(Phase.RESPONSE, self._end_response(over=True)))
 
     def _end_response(self, *, over: bool) -> Metadata | None:
@@ -364,7 +366,7 @@ class Conversation:
         self.finished = True
         if self._observing:
             return ()
-        return (refused(refusal),)
+        return (refused(refusal, grpc=self._asked.grpc),)
 
 
 def _number(text: str) -> int:
