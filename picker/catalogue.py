@@ -8,6 +8,8 @@ from picker.admission.saturation import UtilizationDetector
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
+from picker.parsing.sglang import SglangHttpParser
+from picker.parsing.vertexai import VertexAIParser
 from picker.parsing.vllm import VllmHttpParser
 from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.registry import Registry
@@ -26,7 +28,7 @@ from picker.scheduling.scorers.load import (
 
 DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 """Where the configuration names no parser (contract section 1.9)."""
-PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, VllmGrpcParser)
+PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
 ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)

@@ -21,6 +21,7 @@ class UsageFormat(enum.Enum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    SGLANG = "sglang"
     VLLM_GENERATE = "vllm.grpc.engine.GenerateResponse"
     VLLM_EMBED = "vllm.grpc.engine.EmbedResponse"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from picker.accounting.grpc_usage import VllmUsageReader
+from picker.accounting.grpc_usage import HttpBodyUsageReader, VllmUsageReader
 from picker.accounting.restore import ModelRestorer
 from picker.accounting.sse import SseUsageReader
 from picker.accounting.usage import JsonUsageTail
@@ -116,6 +116,8 @@ class ResponseBodyRelay:
             return None
         if format_ in _VLLM_GRPC:
             return VllmUsageReader(format_) if not content_type or is_grpc(content_type) else None
+        if is_grpc(content_type):
+            return HttpBodyUsageReader(format_, streaming=self.streaming)
         if self.streaming:
             return SseUsageReader(format_)
         return JsonUsageTail(format_) if not content_type or "json" in content_type else None
