@@ -17,7 +17,10 @@ from picker.datalayer.source_plugins import EndpointNotificationSource, MetricsD
 from picker.parsing.anthropic import AnthropicParser
 from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
+from picker.parsing.sglang import SglangHttpParser
+from picker.parsing.vertexai import VertexAIParser
 from picker.parsing.vllm import VllmHttpParser
+from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
@@ -35,7 +38,6 @@ from picker.scheduling.scorers.load import (
     TokenLoadScorer,
 )
 
-PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 DETECTORS: tuple[type[Any], ...] = (UtilizationDetector, ConcurrencyDetector)
 FLOW_CONTROL: tuple[type[Any], ...] = (
     GlobalStrictFairnessPolicy,
@@ -52,6 +54,9 @@ FLOW_CONTROL: tuple[type[Any], ...] = (
 )
 IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
 ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter,)
+DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
+"""Where the configuration names no parser (contract section 1.9)."""
+PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
 FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
 PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)

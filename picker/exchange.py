@@ -68,6 +68,7 @@ class ResponsePlugins:
 
 
 NO_RESPONSE_PLUGINS = ResponsePlugins()
+_GRPC_STATUS = "grpc-status"
 NO_HEADERS: Mapping[str, bytes] = {}
 NO_MORE: Mapping[str, str] = {}
 
@@ -105,7 +106,7 @@ class Exchange:
     """Made by the director. `request` and `decision` are None on a stream that carries only a response."""
 
     __slots__ = (
-        "_closers", "_endpoint", "_first_s", "_last_s", "_ledger", "_picked", "_plugins", "_reader", "_received_s", "_reporting",
+        "_closers", "_endpoint", "_failed", "_first_s", "_last_s", "_ledger", "_picked", "_plugins", "_reader", "_received_s", "_reporting",
         "_response", "_response_bytes", "_series", "_settled", "_status", "_streaming", "_ticket", "decision", "evictable", "metadata",
         "on_evicted", "request",
     )  # fmt: skip
@@ -146,6 +147,7 @@ class Exchange:
         self._last_s = 0.0
         self._response_bytes = 0
         self._status = 200
+        self._failed = False
         self._streaming = False
         self._reader: UsageReader | None = None
         self._settled = False
@@ -173,6 +175,7 @@ class Exchange:
         `served` is the endpoint that really answers, when the proxy says so (a fallback may have), `report` what they tell of its load.
         """
         self._status = status
+        self.call_ended(headers)
         self._streaming = streaming
         self._reader = reader
         if served and served != self._picked and self.request is not None:
@@ -264,6 +267,11 @@ class Exchange:
             self._response = Response(self._endpoint)
         return self._response
 
+    def call_ended(self, trailers: Mapping[str, bytes]) -> None:
+        """Trailers came, or a head that is also the end: a gRPC call that failed says so there, and has 200 as its HTTP status."""
+        if trailers.get(_GRPC_STATUS, b"0").strip() != b"0":
+            self._failed = True
+
     def response_unread(self, how: str) -> None:
         """Nobody looks at the body; `how` says what becomes of it (see `Metrics.unread_bodies`)."""
         self._ledger.metrics.unread_bodies.cell(how).value += 1
@@ -301,7 +309,7 @@ class Exchange:
         self._settled = True
         if self._ticket is not None:
             self._ticket.close()
-        if cause is Cause.COMPLETED and self._status != 200:
+        if cause is Cause.COMPLETED and (self._failed or self._status != 200):
             cause = Cause.MODEL_SERVER_ERROR
         usage: Usage | None = None
         if self._reader is not None:

@@ -358,7 +358,7 @@ class _Loader:
             refs = [("parser", self._config.parser.plugin_ref)]
         if not refs:
             declared = [p for p in self._plugins() if isinstance(p, Parser)]
-            return declared or [self._make_default(cls.type) for cls in catalogue.PARSERS]
+            return declared or [self._make_default(cls.type) for cls in catalogue.DEFAULT_PARSERS]
         parsers: list[Parser] = []
         for path, name in refs:
             plugin = self._get(name)

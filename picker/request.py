@@ -22,6 +22,9 @@ class UsageFormat(enum.Enum):
     OPENAI = "openai"
     RESPONSES = "responses"
     ANTHROPIC = "anthropic"
+    SGLANG = "sglang"
+    VLLM_GENERATE = "vllm.grpc.engine.GenerateResponse"
+    VLLM_EMBED = "vllm.grpc.engine.EmbedResponse"
 
 
 class ParsedBody(msgspec.Struct, frozen=True):

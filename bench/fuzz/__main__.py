@@ -18,7 +18,7 @@ from random import Random
 
 from bench.fuzz.finding import errors_are_findings
 
-TARGETS = ("connection", "blocks", "messages", "dialogue")
+TARGETS = ("connection", "blocks", "messages", "dialogue", "grpc")
 _TURN_S = 0.25
 _MOST_FINDINGS = 20
 _ALLOWED_MIB = 4.0

@@ -8,6 +8,7 @@ from bench.fuzz.block_target import BlockTarget
 from bench.fuzz.connection_target import ConnectionTarget
 from bench.fuzz.dialogue_target import DialogueTarget
 from bench.fuzz.dice import Dice
+from bench.fuzz.grpc_target import GrpcTarget
 from bench.fuzz.message_target import MessageTarget
 
 
@@ -21,5 +22,5 @@ class Target(Protocol):
 
 def targets() -> dict[str, Target]:
     """New ones."""
-    made: list[Target] = [ConnectionTarget(), BlockTarget(), MessageTarget(), DialogueTarget()]
+    made: list[Target] = [ConnectionTarget(), BlockTarget(), MessageTarget(), DialogueTarget(), GrpcTarget()]
     return {target.name: target for target in made}

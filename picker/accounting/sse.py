@@ -28,6 +28,7 @@ _RESPONSES_END = frozenset(("response.completed", "response.incomplete", "respon
 _STOP = {
     UsageFormat.RESPONSES: re.compile(rb'"response\.(?:completed|incomplete|failed)"'),
     UsageFormat.ANTHROPIC: re.compile(rb'"message_stop"'),
+    UsageFormat.SGLANG: re.compile(rb'"finish_reason"\s*:\s*(?!null|\s)'),
 }
 
 
@@ -38,6 +39,7 @@ class _Event(msgspec.Struct, gc=False):
     usage: Any = None
     response: Body | None = None
     message: Body | None = None
+    meta_info: Any = None
 
 
 class _Plain(msgspec.Struct, gc=False):
@@ -201,7 +203,9 @@ class SseUsageReader:
             event = _EVENT.decode(data)
         except (ValueError, RecursionError):
             return
-        if self._format is UsageFormat.RESPONSES:
+        if self._format is UsageFormat.SGLANG:
+            self._note(usage_of(event.meta_info, self._format))
+        elif self._format is UsageFormat.RESPONSES:
             if isinstance(event.type, str) and event.type in _RESPONSES_END:
                 self.done = True
                 if event.response is not None:

@@ -17,7 +17,7 @@ from picker.result import Usage
 MAX_TOKENS = 2**31 - 1
 
 TAIL_BYTES = 64 * 1024
-_USAGE_KEY = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_KEY = re.compile(rb'"(?:usage|meta_info)"\s*:\s*(?=\{)')
 # Strings are matched as a whole, so that brackets inside them are not seen. Possessive: an unclosed string costs one pass.
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
 _MAX_CANDIDATES = 8
@@ -29,6 +29,7 @@ class Body(msgspec.Struct, gc=False):
     """A response, or the object inside an event that carries the usage."""
 
     usage: Any = None
+    meta_info: Any = None
 
 
 _BODY = msgspec.json.Decoder(Body)
@@ -40,17 +41,19 @@ def read_usage_json(body: bytes, format: UsageFormat) -> Usage | None:
     if format is UsageFormat.NONE:
         return None
     try:
-        fields = _BODY.decode(body).usage
+        decoded = _BODY.decode(body)
     except (ValueError, RecursionError):
         return None
-    return usage_of(fields, format)
+    return usage_of(decoded.meta_info if format is UsageFormat.SGLANG else decoded.usage, format)
 
 
 def usage_of(fields: object, format: UsageFormat) -> Usage | None:
     """The usage in a decoded `usage` object; None when it is no object or holds nothing usable."""
     if not isinstance(fields, dict):
         return None
-    read = _read_anthropic if format is UsageFormat.ANTHROPIC else _read_openai
+    read = _READERS.get(format, _read_openai)
+    if format is UsageFormat.SGLANG and fields.get("finish_reason") is None:
+        return None  # the figures of an answer under way
     usage = read(fields)
     return None if usage.prompt_tokens is usage.completion_tokens is usage.total_tokens is None else usage
 
@@ -77,6 +80,15 @@ def _read_anthropic(fields: dict[str, Any]) -> Usage:
     prompt = None if given is None else given + (cached or 0) + (created or 0)
     completion = count(fields.get("output_tokens"))
     return Usage(prompt, completion, _sum(prompt, completion), cached)
+
+
+def _read_sglang(fields: dict[str, Any]) -> Usage:
+    """`meta_info` of SGLang's own API."""
+    prompt, completion = count(fields.get("prompt_tokens")), count(fields.get("completion_tokens"))
+    return Usage(prompt, completion, _sum(prompt, completion), count(fields.get("cached_tokens")))
+
+
+_READERS = {UsageFormat.ANTHROPIC: _read_anthropic, UsageFormat.SGLANG: _read_sglang}
 
 
 def count(value: object) -> int | None:
@@ -141,12 +153,13 @@ class JsonUsageTail:
 def last_usage(text: bytes, format: UsageFormat) -> Usage | None:
     """The last top-level `usage` of a JSON object of which only the end is known, or that something stands around."""
     end = len(text)
+    key = b'"meta_info"' if format is UsageFormat.SGLANG else b'"usage"'
     for _ in range(_MAX_CANDIDATES):
-        start = text.rfind(b'"usage"', 0, end)
+        start = text.rfind(key, 0, end)
         if start < 0:
             return None
         end = start
-        match = _USAGE_KEY.match(text, start)
+        match = _KEY.match(text, start)
         if match is not None:
             found = _top_level_object(text, match.end())
             if found is not None:

@@ -20,6 +20,7 @@ from picker.extproc.events import (
 )
 from picker.extproc.headers import DESTINATION, LB_NAMESPACE, LOAD_FORMAT, REQUEST_ID, SCORES, as_text, change
 from picker.extproc.response import pieces
+from picker.grpc_frames import is_grpc
 from picker.parsing.rewrite import rewrite_model
 
 _SET = "; set FULL_DUPLEX_STREAMED (or BUFFERED)"
@@ -61,6 +62,11 @@ class Asked:
             self.request_id, self._made_id = new_id(), True
             self.headers = [*event.headers, (REQUEST_ID, self.request_id.encode())]
             self.text = {**text, REQUEST_ID: self.request_id}
+
+    @property
+    def grpc(self) -> bool:
+        """Whether the client calls over gRPC, and has to be answered so."""
+        return is_grpc(self.text.get("content-type", "").lower())
 
     def add(self, chunk: bytes) -> None:
         """The next part of the body."""

@@ -61,7 +61,7 @@ def decode(data: bytes) -> Event:
     if kind == "request_trailers":
         return RequestTrailers(_subset(message))
     if kind == "response_trailers":
-        return ResponseTrailers()
+        return ResponseTrailers(_headers(message.response_trailers.trailers) or ())
     raise ProtocolError("a ProcessingRequest without a known request")
 
 
@@ -305,4 +305,6 @@ def _immediate(message: pb.ImmediateResponse, reply: ImmediateReply) -> None:
     message.status.code = reply.status
     message.body = reply.body
     message.details = reply.details
+    if reply.grpc_status is not None:
+        message.grpc_status.status = reply.grpc_status
     _set(message.headers, reply.set_headers)

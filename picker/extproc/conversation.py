@@ -123,7 +123,7 @@ class Conversation:
             raise
         except Exception:
             log.exception("request %s failed", self._asked.request_id)
-            return self._refuse(Internal("the picker failed to handle this request; its log has the details"))
+            return self._refuse(_FAULT)
         return () if self._observing else replies
 
     def end(self) -> None:
@@ -234,16 +234,15 @@ class Conversation:
         self._waiting = None
         held, self._held = self._held, b""
         self.state = State.ROUTED
-        if isinstance(outcome, Refusal):
-            replies = self._refuse(outcome)
-        else:
-            try:
-                replies = self._route(outcome, held)
-            except Refusal as refusal:
-                replies = self._refuse(refusal)
-            except Exception:
-                log.exception("request %s failed", self._asked.request_id)
-                replies = self._refuse(Internal("the picker failed to handle this request; its log has the details"))
+        try:
+            if isinstance(outcome, Refusal):
+                raise outcome
+            replies = self._route(outcome, held)
+        except Refusal as refusal:
+            replies = self._refuse(refusal)
+        except Exception:
+            log.exception("request %s failed", self._asked.request_id)
+            replies = self._refuse(_FAULT)
         self._deliver(replies)
 
     def _evicted(self, refusal: Evicted) -> None:
@@ -341,6 +340,8 @@ class Conversation:
     def _response_trailers(self, event: ResponseTrailers) -> Sequence[Reply]:
         assert self._relay is not None
         replies = self._relay.rest()
+        if event.headers and self._exchange is not None:
+            self._exchange.call_ended(dict(event.headers))
         return (*replies, TrailersReply(Phase.RESPONSE, self._end_response(over=True)))
 
     def _end_response(self, *, over: bool) -> Metadata | None:
@@ -366,7 +367,10 @@ class Conversation:
         self.finished = True
         if self._observing:
             return ()
-        return (refused(refusal),)
+        return (refused(refusal, grpc=self._asked.grpc),)
+
+
+_FAULT = Internal("the picker failed to handle this request; its log has the details")
 
 
 def _number(text: str) -> int:

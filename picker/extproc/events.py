@@ -79,7 +79,9 @@ class ResponseBody(_Message, frozen=True):
 
 
 class ResponseTrailers(_Message, frozen=True):
-    """The end of a response that has trailers."""
+    """The end of a response that has trailers: those of a gRPC call tell how it ended."""
+
+    headers: Headers = ()
 
 
 Event = RequestHeaders | RequestBody | RequestTrailers | ResponseHeaders | ResponseBody | ResponseTrailers
@@ -151,12 +153,13 @@ class TrailersReply(_Message, frozen=True):
 
 
 class ImmediateReply(_Message, frozen=True):
-    """The proxy answers the client itself. Ends the conversation."""
+    """The proxy answers the client itself. Ends the conversation. `grpc_status` is for calls of gRPC, which have no other."""
 
     status: int
     body: bytes
     set_headers: Headers = ()
     details: str = ""
+    grpc_status: int | None = None
 
 
 Reply = HeadersReply | StreamedBodyReply | BodyReply | TrailersReply | ImmediateReply

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from picker.accounting.grpc_usage import HttpBodyUsageReader, VllmUsageReader
 from picker.accounting.restore import ModelRestorer
 from picker.accounting.sse import SseUsageReader
 from picker.accounting.usage import JsonUsageTail
 from picker.exchange import Exchange, UsageReader
 from picker.extproc.events import BodyMode, BodyReply, Modes, Phase, Reply, StreamedBodyReply
+from picker.grpc_frames import is_grpc
 from picker.request import UsageFormat
 
 BODY_LIMIT_BYTES = 62_000
 """Envoy refuses streamed bodies of more than 64 KB; the reference keeps to this."""
 
+_VLLM_GRPC = frozenset({UsageFormat.VLLM_GENERATE, UsageFormat.VLLM_EMBED})
 _DROPPABLE = frozenset({BodyMode.STREAMED, BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL})
 
 HOLD_LIMIT_BYTES = 8 << 20
@@ -45,13 +48,14 @@ class ResponseBodyRelay:
     def __init__(self, exchange: Exchange | None, mode: BodyMode, content_type: str, encoded: bool, *, observe: bool) -> None:
         request = exchange.request if exchange is not None else None
         sse = content_type.startswith("text/event-stream") or (not content_type and request is not None and request.body.stream)
-        json = not sse and (not content_type or "json" in content_type)
+        grpc = is_grpc(content_type)
+        json = not sse and not grpc and (not content_type or "json" in content_type)
         # The reference ends its stream instead of passing an answer it need not see. In full duplex Envoy may have handed the body over
         # by then, and the client gets none (seen with Envoy 1.40).
         wanted = exchange is not None and not (request is not None and request.body.skip_response)
         # A client that named no model is told which one answered.
         rewritten = request is not None and bool(request.model) and request.target_model != request.model
-        self.streaming = sse
+        self.streaming = sse or (grpc and request is not None and request.body.stream)
         self._exchange = exchange
         self._mode = mode
         self._observed = exchange if wanted and exchange is not None and (observe or exchange.needs_usage) else None
@@ -111,6 +115,10 @@ class ResponseBodyRelay:
         format_ = request.body.usage_format if request is not None else UsageFormat.OPENAI
         if format_ is UsageFormat.NONE:
             return None
+        if format_ in _VLLM_GRPC:
+            return VllmUsageReader(format_) if not content_type or is_grpc(content_type) else None
+        if is_grpc(content_type):
+            return HttpBodyUsageReader(format_, streaming=self.streaming)
         if self.streaming:
             return SseUsageReader(format_)
         return JsonUsageTail(format_) if not content_type or "json" in content_type else None

@@ -34,6 +34,7 @@ class AnthropicParser:
 
     type = "anthropic-parser"
     Parameters = NoParameters
+    protocols: Sequence[str] = ("http",)
     paths: Sequence[str] = (MESSAGES, COUNT_TOKENS)
 
     def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:

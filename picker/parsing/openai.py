@@ -193,6 +193,7 @@ class OpenAIParser:
 
     type = "openai-parser"
     Parameters = NoParameters
+    protocols: Sequence[str] = ("http", "h2c")
     paths: Sequence[str] = tuple(APIS)
 
     def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:

@@ -15,6 +15,7 @@ class PassthroughParser:
 
     type = "passthrough-parser"
     Parameters = NoParameters
+    protocols: Sequence[str] = ("http", "h2c")
     paths: Sequence[str] = ()
 
     def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:

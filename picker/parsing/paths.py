@@ -17,17 +17,23 @@ DEFAULT_PATH = "/v1/completions"
 # Paths are chosen by clients: neither their number nor their length may grow the cache without bound.
 _CACHE_ENTRIES = 512
 _CACHE_PATH_CHARS = 256
+_ANY = "*"
 
 
 class SuffixTable(Generic[T]):
-    """A mapping from path suffix to value, asked with whole paths. The first value given for a suffix stays."""
+    """A mapping from path suffix to value, asked with whole paths. The first value given for a suffix stays.
 
-    __slots__ = ("_cache", "_depth", "_values")
+    A suffix of several segments may end in `*`, for any last segment that no suffix of the same length names: the other methods of a
+    gRPC service.
+    """
+
+    __slots__ = ("_cache", "_depth", "_values", "_wild")
 
     def __init__(self, pairs: Iterable[tuple[str, T]]) -> None:
         self._values: dict[str, T] = {}
         for suffix, value in pairs:
             self._values.setdefault(suffix.strip("/"), value)
+        self._wild = any(suffix.endswith(f"/{_ANY}") for suffix in self._values)
         self._depth = max((suffix.count("/") + 1 for suffix in self._values), default=0)
         self._cache: dict[str, T | None] = {}
 
@@ -50,6 +56,8 @@ class SuffixTable(Generic[T]):
         segments = plain.rsplit("/", self._depth)[-self._depth :] if self._depth else []
         for first in range(len(segments)):
             value = self._values.get("/".join(segments[first:]))
+            if value is None and self._wild:
+                value = self._values.get("/".join([*segments[first:-1], _ANY]))
             if value is not None:
                 return value
         return None

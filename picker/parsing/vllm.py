@@ -138,6 +138,7 @@ class VllmHttpParser:
 
     type = "vllmhttp-parser"
     Parameters = NoParameters
+    protocols: Sequence[str] = ("http",)
     paths: Sequence[str] = tuple(APIS)
 
     def __init__(self, name: str, parameters: NoParameters, handle: Handle) -> None:

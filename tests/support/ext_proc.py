@@ -95,9 +95,9 @@ def response_body(body: bytes, *, end: bool = True) -> ProcessingRequest:
     return ProcessingRequest(response_body=HttpBody(body=body, end_of_stream=end))
 
 
-def response_trailers() -> ProcessingRequest:
+def response_trailers(trailers: Mapping[str, str] | None = None) -> ProcessingRequest:
     """The end of a response that has trailers."""
-    return ProcessingRequest(response_trailers=HttpTrailers())
+    return ProcessingRequest(response_trailers=HttpTrailers(trailers=None if trailers is None else header_map(trailers)))
 
 
 class Stream:

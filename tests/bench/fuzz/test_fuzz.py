@@ -19,7 +19,7 @@ from picker.extproc.h2.connection import Connection
 from picker.extproc.h2.headers import BlockDecoder
 from picker.extproc.h2.intake import Intake
 
-CASES = {"connection": 250, "blocks": 150, "messages": 500, "dialogue": 800}
+CASES = {"connection": 250, "blocks": 150, "messages": 500, "dialogue": 800, "grpc": 2000}
 
 
 @pytest.fixture(scope="module")

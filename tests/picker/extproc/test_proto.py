@@ -220,6 +220,7 @@ HEARD: dict[str, tuple[upstream.ProcessingRequest, Event]] = {
     "served unknown": (proxy.response_headers({}), ResponseHeaders([])),
     "response body": (proxy.response_body(b"data", end=False), ResponseBody(b"data")),
     "response trailers": (proxy.response_trailers(), ResponseTrailers()),
+    "trailers of a call": (proxy.response_trailers({"grpc-status": "14"}), ResponseTrailers([("grpc-status", b"14")])),
     "more than we know of": (
         upstream.ProcessingRequest(
             response_body=upstream.HttpBody(body=b"a", grpc_message_compressed=True),
@@ -337,6 +338,14 @@ SAID: dict[str, tuple[Reply, upstream.ProcessingResponse]] = {
                 ),
                 body=b"no\xff",
                 details="fairlead_x",
+            )
+        ),
+    ),
+    "immediate response to a gRPC client": (
+        ImmediateReply(429, b"no", details="x", grpc_status=8),
+        upstream.ProcessingResponse(
+            immediate_response=upstream.ImmediateResponse(
+                status=http.HttpStatus(code=http.StatusCode(429)), body=b"no", grpc_status=upstream.GrpcStatus(status=8), details="x"
             )
         ),
     ),

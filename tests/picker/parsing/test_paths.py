@@ -106,3 +106,9 @@ def test_the_cache_is_bounded() -> None:
 )
 def test_request_path(headers: dict[str, str], path: str) -> None:
     assert request_path(headers) == path
+
+
+def test_a_star_stands_for_any_last_segment_that_is_not_named() -> None:
+    table = SuffixTable([("a.S/One", 1), ("a.S/*", 2)])
+    found = [table.find(path) for path in ("/a.S/One", "/a.S/Two", "/x/a.S/Two", "/b.S/Two", "/a.S", "/One", "/a.S/Two/Three")]
+    assert found == [1, 2, 2, None, None, None, None]
