@@ -12,12 +12,17 @@ from picker.parsing.vllm import VllmHttpParser
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.load_filters import UtilizationFilter
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
+from picker.scheduling.scorers.cold import NoHitLruScorer
+from picker.scheduling.scorers.context_length import ContextLengthAware
+from picker.scheduling.scorers.labels import HeaderLabelAffinityScorer
 from picker.scheduling.scorers.load import (
     ActiveRequestScorer,
     KvCacheUtilizationScorer,
+    LoadAwareScorer,
     QueueScorer,
     RunningRequestsSizeScorer,
     TokenLoadScorer,
@@ -26,7 +31,7 @@ from picker.scheduling.scorers.load import (
 PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
-FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
+FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter, UtilizationFilter)
 PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
@@ -36,6 +41,10 @@ SCORERS: tuple[type[Any], ...] = (
     PrefixCacheScorer,
     ActiveRequestScorer,
     TokenLoadScorer,
+    LoadAwareScorer,
+    ContextLengthAware,
+    NoHitLruScorer,
+    HeaderLabelAffinityScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 
