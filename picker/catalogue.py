@@ -11,7 +11,7 @@ from picker.parsing.passthrough import PassthroughParser
 from picker.parsing.vllm import VllmHttpParser
 from picker.registry import Registry
 from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
-from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.load_filters import UtilizationFilter
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
@@ -27,11 +27,12 @@ from picker.scheduling.scorers.load import (
     RunningRequestsSizeScorer,
     TokenLoadScorer,
 )
+from picker.scheduling.sessions import SessionAffinityFilter, SessionAffinityScorer
 
 PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
-PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
-FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter, UtilizationFilter)
+PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
+FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter, UtilizationFilter, SessionAffinityFilter)
 PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
@@ -45,6 +46,7 @@ SCORERS: tuple[type[Any], ...] = (
     ContextLengthAware,
     NoHitLruScorer,
     HeaderLabelAffinityScorer,
+    SessionAffinityScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 
