@@ -14,6 +14,7 @@ from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorF
 from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.load_filters import UtilizationFilter
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
+from picker.scheduling.prefix_filter import PrefixCacheAffinityFilter
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
 from picker.scheduling.scorers.cold import NoHitLruScorer
@@ -32,7 +33,15 @@ from picker.scheduling.sessions import SessionAffinityFilter, SessionAffinitySco
 PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
-FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter, UtilizationFilter, SessionAffinityFilter)
+FILTERS: tuple[type[Any], ...] = (
+    LabelSelectorFilter,
+    DecodeFilter,
+    PrefillFilter,
+    EncodeFilter,
+    UtilizationFilter,
+    SessionAffinityFilter,
+    PrefixCacheAffinityFilter,
+)
 PRODUCERS: tuple[type[Any], ...] = (ApproxPrefixCacheProducer,)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,

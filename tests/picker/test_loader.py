@@ -167,10 +167,20 @@ def test_well_known_configurations_load(name: str) -> None:
     assert pipeline(WELL_KNOWN[name]).stages.scheduler.profiles
 
 
+REQUIRED = {
+    "utilization-filter": "\n    conditions: [{metric: waiting-queue, maxValue: 5}]",
+    "header-label-affinity-scorer": "\n    headerName: x-zone\n    labelKey: zone",
+}
+
+
 @pytest.mark.parametrize("type_", [cls.type for stage in STAGES.values() for cls in stage])
-def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_parameters(type_: str) -> None:
-    pipeline(f"plugins:\n- type: {type_}")
-    text = refused(f"plugins:\n- type: {type_}\n  parameters:\n    zzzzz: 1")
+def test_every_type_of_the_catalogue_builds_from_what_it_requires_and_refuses_unknown_parameters(type_: str) -> None:
+    required = REQUIRED.get(type_, "")
+    bare = f"plugins:\n- type: {type_}"
+    pipeline(f"{bare}\n  parameters:{required}" if required else bare)
+    if required:
+        assert "missing required field" in refused(bare)
+    text = refused(f"{bare}\n  parameters:\n    zzzzz: 1{required}")
     assert text.startswith("epp.yaml:6: plugins[0].parameters.zzzzz: Object contains unknown field `zzzzz`; known: ")
 
 
