@@ -10,7 +10,7 @@ from picker.parsing.openai import OpenAIParser
 from picker.parsing.passthrough import PassthroughParser
 from picker.parsing.vllm import VllmHttpParser
 from picker.registry import Registry
-from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
+from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.load_filters import UtilizationFilter
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
@@ -35,6 +35,7 @@ ADMISSION: tuple[type[Any], ...] = (UtilizationDetector,)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
 FILTERS: tuple[type[Any], ...] = (
     LabelSelectorFilter,
+    ByLabelFilter,
     DecodeFilter,
     PrefillFilter,
     EncodeFilter,

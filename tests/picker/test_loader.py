@@ -168,6 +168,7 @@ def test_well_known_configurations_load(name: str) -> None:
 
 
 REQUIRED = {
+    "by-label": "\n    label: zone\n    validValues: [a]",
     "utilization-filter": "\n    conditions: [{metric: waiting-queue, maxValue: 5}]",
     "header-label-affinity-scorer": "\n    headerName: x-zone\n    labelKey: zone",
 }
