@@ -23,20 +23,27 @@ from picker.parsing.vllm import VllmHttpParser
 from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
-from picker.scheduling.filters import DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
-from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
+from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.inflight_load import InflightLoadProducer
+from picker.scheduling.load_filters import UtilizationFilter
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
+from picker.scheduling.prefix_filter import PrefixCacheAffinityFilter
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheScorer
+from picker.scheduling.scorers.cold import NoHitLruScorer
+from picker.scheduling.scorers.context_length import ContextLengthAware
+from picker.scheduling.scorers.labels import HeaderLabelAffinityScorer
 from picker.scheduling.scorers.load import (
     ActiveRequestScorer,
     KvCacheUtilizationScorer,
+    LoadAwareScorer,
     QueueScorer,
     RunningRequestsSizeScorer,
     TokenLoadScorer,
 )
+from picker.scheduling.sessions import SessionAffinityFilter, SessionAffinityScorer
 
 DETECTORS: tuple[type[Any], ...] = (UtilizationDetector, ConcurrencyDetector)
 FLOW_CONTROL: tuple[type[Any], ...] = (
@@ -57,9 +64,18 @@ ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter,)
 DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 """Where the configuration names no parser (contract section 1.9)."""
 PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
-PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler,)
-FILTERS: tuple[type[Any], ...] = (LabelSelectorFilter, DecodeFilter, PrefillFilter, EncodeFilter)
 PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
+PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
+FILTERS: tuple[type[Any], ...] = (
+    LabelSelectorFilter,
+    ByLabelFilter,
+    DecodeFilter,
+    PrefillFilter,
+    EncodeFilter,
+    UtilizationFilter,
+    SessionAffinityFilter,
+    PrefixCacheAffinityFilter,
+)
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
     RunningRequestsSizeScorer,
@@ -68,6 +84,11 @@ SCORERS: tuple[type[Any], ...] = (
     PrefixCacheScorer,
     ActiveRequestScorer,
     TokenLoadScorer,
+    LoadAwareScorer,
+    ContextLengthAware,
+    NoHitLruScorer,
+    HeaderLabelAffinityScorer,
+    SessionAffinityScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)

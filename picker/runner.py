@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from picker.admin import AdminApp, AdminServer
 from picker.core import MAX_CONFIG_BYTES, Core, text_source
-from picker.extproc.conversation import Conversation, Deliver
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver
 from picker.extproc.transport import Served, TlsOptions, Transport, TransportOptions
 from picker.settings import Settings
 from picker.tasks import TaskOwner

@@ -95,12 +95,8 @@ def test_a_plugins_parameters_defaults_and_source_are_what_the_page_says(cls: ty
     shown = dict(re.findall(r"`(\w+)` \(([^)]*)\)", parameters))
     assert codes(parameters) == list(shown)
     for field in msgspec.structs.fields(cls.Parameters):  # type: ignore[attr-defined]
-        default = (
-            field.default_factory()
-            if field.default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT
-            else field.default
-        )
-        assert ("required" if default is msgspec.NODEFAULT else written(default)) == shown.pop(field.encode_name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        assert ("required" if field.required else written(default)) == shown.pop(field.encode_name)
     assert not shown
     assert codes(source) == [cls.__module__.replace(".", "/") + ".py"]
 

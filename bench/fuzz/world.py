@@ -8,7 +8,8 @@ from picker.datalayer.datastore import Datastore
 from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointMetrics
 from picker.exchange import Ledger, Place
-from picker.extproc.conversation import Conversation, Deliver, undelivered
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver, undelivered
 from picker.extproc.h2.call import Methods
 from picker.extproc.h2.ext_proc_call import ext_proc
 from picker.loader import load

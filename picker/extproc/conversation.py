@@ -26,6 +26,7 @@ from picker.exchange import Cause, Exchange, Metadata
 from picker.extproc.asked import UNUSABLE, Asked
 from picker.extproc.events import (
     BodyMode,
+    Deliver,
     Event,
     Headers,
     HeadersReply,
@@ -40,6 +41,7 @@ from picker.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
     TrailersReply,
+    undelivered,
 )
 from picker.extproc.headers import LOAD_FORMAT, LOAD_REPORT, change, without
 from picker.extproc.refusals import refused
@@ -60,15 +62,6 @@ class State(enum.Enum):
     ROUTED = "endpoint chosen, waiting for the response"
     RESPONDING = "passing the response"
     DONE = "over"
-
-
-Deliver = Callable[[Sequence[Reply]], None]
-"""Takes replies that no message asked for. Afterwards `Conversation.finished` may be true."""
-
-
-def undelivered(replies: Sequence[Reply]) -> None:
-    """For conversations in which nothing is ever said unasked."""
-    raise AssertionError("a conversation spoke unasked and nobody was there to hear it")
 
 
 class Conversation:
@@ -92,8 +85,7 @@ class Conversation:
     ) -> None:
         """`observe_responses`: times and usage are read from response bodies; `emit_scores`: the proxy is told all scores."""
         self.state = State.START
-        self.finished = False
-        """True when everything has been said: the transport should end the stream gracefully."""
+        self.finished = False  # True when everything has been said: the transport should end the stream gracefully
         self._director = director
         self._deliver = deliver
         self._waiting: Waiting | None = None
@@ -134,7 +126,7 @@ class Conversation:
 
     @property
     def answered(self) -> bool:
-        """The proxy has shown all of the response that it is going to show."""
+        """The proxy has shown all of the response that it will."""
         return self._response_ended or (self._relay is not None and self._relay.unseen)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -167,3 +167,12 @@ Reply = HeadersReply | StreamedBodyReply | BodyReply | TrailersReply | Immediate
 
 class ProtocolError(Exception):
     """The peer broke the protocol; the stream ends with gRPC status INVALID_ARGUMENT and this text."""
+
+
+Deliver = Callable[[Sequence[Reply]], None]
+"""Takes replies that no message asked for. Afterwards the conversation may be over."""
+
+
+def undelivered(replies: Sequence[Reply]) -> None:
+    """For conversations in which nothing is ever said unasked."""
+    raise AssertionError("a conversation spoke unasked and nobody was there to hear it")

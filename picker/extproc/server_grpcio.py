@@ -13,8 +13,8 @@ import grpc
 from picker.endpoint import join_host_port
 from picker.errors import ConfigError
 from picker.extproc.codec import decode, encode
-from picker.extproc.conversation import Conversation, Deliver
-from picker.extproc.events import ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver, ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
 from picker.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from picker.extproc.conversation import Conversation, Deliver
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver
 from picker.extproc.health import Readiness
 from picker.metrics import Metrics
 

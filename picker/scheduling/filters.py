@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +12,8 @@ from picker.endpoint import Endpoint
 from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates
+
+log = logging.getLogger(__name__)
 
 ROLE_LABEL = "llm-d.ai/role"
 
@@ -83,6 +86,37 @@ class LabelSelectorFilter(_LabelFilter):
     def _wanted(self, endpoint: Endpoint) -> bool:
         labels = endpoint.labels
         return all(labels.get(k) == v for k, v in self._labels.items()) and all(e.matches(labels) for e in self._expressions)
+
+
+class ByLabelParameters(Parameters, frozen=True):
+    """`validValues` of `label`; `allowsNoLabel` keeps endpoints without it."""
+
+    label: Annotated[str, msgspec.Meta(min_length=1)]
+    valid_values: tuple[str, ...] = ()
+    allows_no_label: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.valid_values and not self.allows_no_label:
+            raise ValueError("give validValues or allowsNoLabel: no endpoint could match")
+
+
+class ByLabelFilter(_LabelFilter):
+    """Deprecated form of `label-selector-filter`: keeps endpoints by the value of one label."""
+
+    type = "by-label"
+    Parameters = ByLabelParameters
+
+    def __init__(self, name: str, parameters: ByLabelParameters, handle: Handle) -> None:
+        super().__init__()
+        self.name = name
+        self._label = parameters.label
+        self._values = frozenset(parameters.valid_values)
+        self._without = parameters.allows_no_label
+        log.warning("%s: by-label is deprecated; use label-selector-filter", name)
+
+    def _wanted(self, endpoint: Endpoint) -> bool:
+        value = endpoint.labels.get(self._label)
+        return self._without if value is None else value in self._values
 
 
 class _RoleFilter(_LabelFilter):

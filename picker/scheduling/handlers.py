@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from picker.plugin import Handle, NoParameters
+from picker.errors import BadRequest
+from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
 from picker.result import ProfileResult
 
@@ -24,4 +25,36 @@ class SingleProfileHandler:
 
     def primary(self, results: Mapping[str, ProfileResult]) -> str:
         """The only one."""
+        return next(iter(results))
+
+
+PROFILE_HEADER = "epp-profile"
+
+
+class HeaderProfileParameters(Parameters, frozen=True):
+    """`defaultProfile` runs for requests that name none."""
+
+    default_profile: str = "decode"
+
+
+class HeaderProfileHandler:
+    """Runs the profile that the request header `EPP-Profile` names."""
+
+    type = "header-profile-handler"
+    Parameters = HeaderProfileParameters
+    experimental = True
+
+    def __init__(self, name: str, parameters: HeaderProfileParameters, handle: Handle) -> None:
+        self.name = name
+        self._default = parameters.default_profile
+
+    def profiles(self, request: InferenceRequest, names: Sequence[str]) -> Sequence[str]:
+        """That one. Raises BadRequest when there is none of this name (the reference answers 429, its issue 1686)."""
+        wanted = request.headers.get(PROFILE_HEADER) or self._default
+        if wanted not in names:
+            raise BadRequest(f"unknown scheduling profile '{wanted}': {PROFILE_HEADER} must be one of {', '.join(names)}")
+        return (wanted,)
+
+    def primary(self, results: Mapping[str, ProfileResult]) -> str:
+        """The only one that ran."""
         return next(iter(results))

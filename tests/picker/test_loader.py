@@ -170,11 +170,14 @@ def test_well_known_configurations_load(name: str) -> None:
 @pytest.mark.parametrize("type_", [cls.type for stage in STAGES.values() for cls in stage])
 def test_every_type_of_the_catalogue_builds_from_nothing_and_refuses_unknown_parameters(type_: str) -> None:
     pipeline(f"plugins:\n- type: {type_}\n  parameters: {{{REQUIRED.get(type_, '')}}}")
-    text = refused(f"plugins:\n- type: {type_}\n  parameters:\n    zzzzz: 1\n    {REQUIRED.get(type_, '')}")
-    assert text.startswith("epp.yaml:6: plugins[0].parameters.zzzzz: Object contains unknown field `zzzzz`; known: ")
+    text = refused(f"plugins:\n- type: {type_}\n  parameters: {{zzzzz: 1, {REQUIRED.get(type_, '')}}}")
+    assert text.startswith("epp.yaml:5: plugins[0].parameters.zzzzz: Object contains unknown field `zzzzz`; known: ")
 
 
 REQUIRED = {
+    "by-label": "label: zone, validValues: [a]",
+    "utilization-filter": "conditions: [{metric: waiting-queue, maxValue: 5}]",
+    "header-label-affinity-scorer": "headerName: x-zone, labelKey: zone",
     "file-discovery": "path: endpoints.yaml",
     "priority-holdback-policy": "minCeiling: 0.5",
     "session-id-producer": "headerName: x-session",

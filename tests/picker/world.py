@@ -13,7 +13,8 @@ from picker.director import Director, Pool
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
 from picker.errors import Refusal
 from picker.exchange import Exchange, Ledger, Place
-from picker.extproc.conversation import Conversation, Deliver, undelivered
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver, undelivered
 from picker.loader import Options, load
 from picker.metrics import Metrics
 from picker.request import InferenceRequest

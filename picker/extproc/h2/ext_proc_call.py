@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from picker.extproc.codec import decode, encode
-from picker.extproc.conversation import Conversation, Deliver
-from picker.extproc.events import ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
+from picker.extproc.conversation import Conversation
+from picker.extproc.events import Deliver, ProtocolError, Reply, ResponseBody, ResponseHeaders, ResponseTrailers
 from picker.extproc.h2.call import Method, Responder
 from picker.extproc.h2.status import Status, StatusError
 from picker.metrics import Metrics

@@ -148,6 +148,29 @@ class KvCacheUtilizationScorer:
         return candidates.column(self._free.of(candidates.snapshot))
 
 
+class LoadAwareParameters(Parameters, frozen=True):
+    """`threshold`: so many waiting requests are a full queue."""
+
+    threshold: Annotated[int, msgspec.Meta(ge=1)] = 128
+
+
+class LoadAwareScorer:
+    """Prefers short waiting queues, by their absolute length: half the scale, so that an affinity outweighs it."""
+
+    type = "load-aware-scorer"
+    Parameters = LoadAwareParameters
+    bounded = True
+
+    def __init__(self, name: str, parameters: LoadAwareParameters, handle: Handle) -> None:
+        self.name = name
+        self._threshold = parameters.threshold
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """0.5 x (1 - min(q, threshold) / threshold)."""
+        threshold = self._threshold
+        return [0.5 * (1.0 - min(q, threshold) / threshold) for q in candidates.with_unseen(candidates.snapshot.waiting)]
+
+
 class ActiveRequestParameters(Parameters, frozen=True):
     """`idleThreshold`: up to so many requests an endpoint counts as idle; `maxBusyScore`: the best score of one that is not."""
 

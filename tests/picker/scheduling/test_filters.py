@@ -9,7 +9,7 @@ import pytest
 
 from picker.endpoint import EndpointMetrics
 from picker.plugin import Filter
-from picker.scheduling.filters import ROLE_LABEL, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
+from picker.scheduling.filters import ROLE_LABEL, ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from tests.picker.scheduling.pool import build, only, pool, request
 
 LABELS: list[dict[str, str]] = [
@@ -122,3 +122,17 @@ def test_what_was_left_is_kept_for_the_same_endpoints_and_for_no_others() -> Non
     for _ in range(2):
         candidates = first.candidates()
         assert everybody.filter(request(), candidates) is candidates
+
+
+@pytest.mark.parametrize(
+    ("parameters", "left"),
+    [({"validValues": ["a"]}, [0, 2]), ({"validValues": ["b", ""], "allowsNoLabel": True}, [1, 3, 4]), ({"allowsNoLabel": True}, [3])],
+)
+def test_by_label(parameters: dict[str, Any], left: list[int]) -> None:
+    snapshot = pool([EndpointMetrics()] * 5, labels=LABELS)
+    assert list(build(ByLabelFilter, {"label": "zone", **parameters}).filter(request(), snapshot.candidates()).positions) == left
+
+
+def test_by_label_that_nobody_could_match_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="no endpoint could match"):
+        build(ByLabelFilter, {"label": "zone"})
