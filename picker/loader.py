@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import asdict
+
 from picker import catalogue
 from picker.admission.flow.settings import FlowSettings
 from picker.admission.saturation import Shedding, UtilizationDetector
@@ -183,8 +185,9 @@ class _Loader:
 
     def _taken_over(self, name: str, cls: type[Any], decoded: Any) -> Any:
         """The plugin of this name from before, if it would come out the same: its class, its parameters and the plugins it asked for."""
+        # By their values: the parameters of a foreign plugin are of another class each time (they have `guard` added to them).
         old = self._before.get(name)
-        if old is None or old.plugin.type != cls.type or old.parameters != decoded:
+        if old is None or old.plugin.type != cls.type or asdict(old.parameters) != asdict(decoded):
             return None
         if any(self.plugin(asked.name, asked.type) is not asked.plugin for asked in old.asked):
             return None

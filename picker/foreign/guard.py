@@ -8,7 +8,7 @@ the plugin is taken out when that happens repeatedly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -63,6 +63,11 @@ class Guard:
     def taken_out(self) -> list[str]:
         """Extension points at which the plugin is not called at present."""
         return [point for point, breaker in self._breakers.items() if breaker.open]
+
+    @property
+    def breakers(self) -> Collection[Breaker]:
+        """One for each extension point."""
+        return self._breakers.values()
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
