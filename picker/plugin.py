@@ -276,21 +276,26 @@ class FairQueue(Protocol):
 
     def remove(self, flow: QueuedFlow) -> None: ...
 
-    def next(self, now_s: float) -> QueuedFlow | None: ...
+    def next(self, now_s: float) -> QueuedFlow | None:
+        """None when no flow has requests."""
 
     def served(self, flow: QueuedFlow) -> None: ...
 
 
 @runtime_checkable
 class FairnessPolicy(Protocol):
-    """Says which flow of a band has its turn: makes the queue of flows for each band."""
+    """Says which flow of a band has its turn: makes the queue of flows for each band.
+
+    One that has `dispatched(fairness_id, waited_s, now_s)` is told of each request that was let in.
+    """
 
     def queue(self) -> FairQueue: ...
 
 
 @runtime_checkable
 class OrderingPolicy(Protocol):
-    """Says which request of a flow has its turn: the one with the smallest key. Asked once for each request."""
+    """Says which request of a flow has its turn: the one with the smallest key. Asked once for each request. Keys are
+    numbers or tuples of numbers."""
 
     def key(self, item: QueuedItem) -> Any: ...
 
@@ -311,7 +316,7 @@ class EvictionFilter(Protocol):
 
 @runtime_checkable
 class EvictionOrdering(Protocol):
-    """Who goes first: the smallest key."""
+    """Who goes first: the smallest key, a number or a tuple of numbers."""
 
     def eviction_key(self, request: InferenceRequest, opened_s: float) -> Any: ...
 
