@@ -42,6 +42,7 @@ class _Handle:
         self._plugins = plugins
 
     def plugin(self, name: str, fallback_type: str) -> Any:
+        name = name or fallback_type
         if name not in self._plugins:
             raise ConfigError(f"no plugin '{name}' was given to build()")
         return self._plugins[name]

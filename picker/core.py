@@ -33,6 +33,7 @@ from picker.extproc.health import Readiness
 from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
 from picker.pool_gauges import PoolGauges
+from picker.retirement import Retirement
 from picker.settings import MIN_REFRESH_S, NO_ENDPOINTS, Settings
 from picker.stages import Stages
 from picker.watching import FileStatus
@@ -54,6 +55,7 @@ class Core:
         self.metrics = Metrics(legacy=settings.legacy_metrics, streams=settings.enable_grpc_stream_metrics)
         self.datastore = Datastore()
         self.decisions = DecisionLog(settings.decision_log_size)
+        self.retirement = Retirement()
         self.readiness = Readiness()
         self._options = Options(
             settings.prefix_index_memory_bytes,
@@ -129,9 +131,8 @@ class Core:
         if self.flow is not None and new.flow is not None:
             self.flow.reconfigure(new.flow)
         kept = {id(built.plugin) for built in new.built.values()}
-        for built in before.built.values():
-            if id(built.plugin) not in kept and (close := getattr(built.plugin, "close", None)) is not None:
-                close()
+        gone = [built.plugin for built in before.built.values() if id(built.plugin) not in kept]
+        self.retirement.retire(before.preparation, gone)
         self._config_in_use(source)
         log.info("%s is in use now; %d of %d plugins go on as they were", source.source, _common(before, new), len(new.built))
 
@@ -157,6 +158,13 @@ class Core:
             self.metrics.prefix_size.cell(*labels).value = len(producer.index)
             self.metrics.prefix_bytes.cell(*labels).value = producer.index.size_bytes
             self.metrics.prefix_evictions.cell(*labels).value = producer.index.evicted
+        indexes = {(producer.name, producer.type) for producer in self.pipeline.producers}
+        for family in (self.metrics.prefix_size, self.metrics.prefix_bytes, self.metrics.prefix_evictions):
+            family.keep_only(indexes)
+        breakers = {breaker.labels: breaker for guard in self.pipeline.guards for breaker in guard.breakers}
+        self.metrics.plugin_taken_out.keep_only(breakers)
+        for called, breaker in breakers.items():
+            self.metrics.plugin_taken_out.cell(*called).value = breaker.open
         for pace, endpoints in self.collector.paces().items():
             self.metrics.scrape_endpoints.cell(pace).value = endpoints
         self.metrics.load_reports.cell().value = self._reports.taken

@@ -69,8 +69,8 @@ def explained(pipeline: Pipeline) -> Iterator[str]:
     written = {spec.name or spec.type for spec in pipeline.config.plugins}
     askers: dict[str, list[str]] = {}
     for name, built in pipeline.built.items():
-        for asked, _ in built.asked:
-            askers.setdefault(asked, []).append(name)
+        for asked in built.asked:
+            askers.setdefault(asked.plugin.name, []).append(name)
     added = [name for name in pipeline.built if name not in written]
     if added:
         yield ""

@@ -8,7 +8,7 @@ walk over the buckets), and every request has to feed a dozen of them twice, und
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import inf
 from typing import Generic, TypeVar
 
@@ -72,6 +72,11 @@ class Family(Generic[Cell]):
     def remove(self, *values: str) -> None:
         """Drop a cell whose subject is gone."""
         self.cells.pop(values, None)
+
+    def keep_only(self, values: Collection[tuple[str, ...]]) -> None:
+        """Drop all other cells."""
+        for gone in [v for v in self.cells if v not in values]:
+            del self.cells[gone]
 
     def forget(self, **labels: str) -> None:
         """Drop every cell that has these label values."""

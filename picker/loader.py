@@ -6,59 +6,60 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from msgspec.structs import asdict
 
 from picker import catalogue
-from picker.accounting.attribute_reporter import RequestAttributeReporter
 from picker.admission.flow.settings import FlowSettings
-from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import Shedding, UtilizationDetector
-from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, ProfileSpec, WeightedRef, decode, gate, plugin_name
+from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, decode, gate, plugin_name
 from picker.data_layer import data_layer
+from picker.data_order import in_order, missing_defaults
 from picker.datalayer.parts import DataLayerParts
-from picker.errors import ConfigError, Internal
+from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
 from picker.flow_loader import flow_settings
 from picker.foreign.finder import Finder
 from picker.foreign.guard import Guard
-from picker.keys import DEFAULT_PRODUCERS
 from picker.metrics import Metrics
+from picker.naming import current
 from picker.plugin import (
     Admitter,
     AsyncDataProducer,
     DataProducer,
     EndpointWatcher,
-    Filter,
     Parser,
-    Picker,
     PreRequest,
-    ProfileHandler,
     RequestHeaderProcessor,
     SaturationDetector,
-    Scorer,
     Screener,
 )
 from picker.preparation.prepare import Preparation
+from picker.profile_loader import scheduling
 from picker.registry import Registry, nearest
-from picker.scheduling.handlers import SingleProfileHandler
-from picker.scheduling.inflight_load import InflightLoadProducer
-from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
-from picker.scheduling.profile import Profile, WeightedScorer
-from picker.scheduling.scheduler import Scheduler
 from picker.stages import Stages
 from picker.yaml_source import YamlSource
 
 log = logging.getLogger(__name__)
 
 
+class Asked(NamedTuple):
+    """What a plugin asked for while it was built (`picker.plugin.Handle`), and what it was given."""
+
+    name: str
+    type: str
+    plugin: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plugin, its decoded parameters, and what it asked for: names and types."""
+    """A plugin, its decoded parameters, and what it asked for."""
 
     plugin: Any
     parameters: Any
-    asked: tuple[tuple[str, str], ...]
+    asked: tuple[Asked, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +126,29 @@ class _Loader:
         self._specs = {plugin_name(spec): (i, spec) for i, spec in enumerate(config.plugins)}
         self._made: dict[str, Built] = {}
         self._building: list[str] = []
-        self._asked: dict[str, list[tuple[str, str]]] = {}
+        self._asked: dict[str, list[Asked]] = {}
         """What each plugin asked for while it was built."""
 
     def plugin(self, name: str, fallback_type: str) -> Any:
         """Part of `picker.plugin.Handle`."""
         asker = self._building[-1]
-        self._asked[asker].append((name, fallback_type))
-        plugin = self._get(name)
-        if plugin is None and name == fallback_type:
+        plugin = self._get(name) if name else self._first(fallback_type)
+        if plugin is None and name in ("", fallback_type):
             plugin = self._make_default(fallback_type)
         if plugin is None:
-            raise ConfigError(f"{self._place_of(asker)}: '{asker}' references undefined plugin '{name}'{self._nearest(name)}")
+            raise ConfigError(f"{self.place_of(asker)}: '{asker}' references undefined plugin '{name}'{self._nearest(name)}")
         if plugin.type != fallback_type:
-            raise ConfigError(f"{self._place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
+            raise ConfigError(f"{self.place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
+        self._asked[asker].append(Asked(name, fallback_type, plugin))
         return plugin
 
-    def _place_of(self, name: str) -> str:
+    def _first(self, type_: str) -> Any:
+        """The first plugin of this type that is written; None when there is none."""
+        found = [name for name, (_, spec) in self._specs.items() if current(spec.type) == type_]
+        return self._get(found[0]) if found else None
+
+    def place_of(self, name: str) -> str:
+        """Where the plugin of this name is written."""
         return self._source.where(f"plugins[{self._specs[name][0]}]" if name in self._specs else "plugins")
 
     def _nearest(self, name: str) -> str:
@@ -155,7 +162,7 @@ class _Loader:
             return None
         index, spec = self._specs[name]
         if name in self._building:
-            raise ConfigError(f"{self._place_of(name)}: dependency cycle: {' -> '.join([*self._building, name])}")
+            raise ConfigError(f"{self.place_of(name)}: dependency cycle: {' -> '.join([*self._building, name])}")
         return self._make(spec, lambda path: self._source.where(f"plugins[{index}].{path}"))
 
     def _make(self, spec: PluginSpec, where: Callable[[str], str]) -> Any:
@@ -169,6 +176,8 @@ class _Loader:
             if plugin is None:
                 self._asked[name] = []
                 plugin = self._registry.build(cls, name, decoded, self, where)
+                if cls.type in self._registry and (connect := getattr(plugin, "connect", None)) is not None:
+                    connect(self._metrics, as_reference=self._config.compat == REFERENCE)
         finally:
             self._building.pop()
         self._made[name] = Built(plugin, decoded, tuple(self._asked[name]))
@@ -176,13 +185,12 @@ class _Loader:
 
     def _taken_over(self, name: str, cls: type[Any], decoded: Any) -> Any:
         """The plugin of this name from before, if it would come out the same: its class, its parameters and the plugins it asked for."""
+        # By their values: the parameters of a foreign plugin are of another class each time (they have `guard` added to them).
         old = self._before.get(name)
-        if old is None or old.plugin.type != cls.type or old.parameters != decoded:
+        if old is None or old.plugin.type != cls.type or asdict(old.parameters) != asdict(decoded):
             return None
-        for asked, fallback_type in old.asked:
-            known = self._before.get(asked)
-            if known is None or self.plugin(asked, fallback_type) is not known.plugin:
-                return None
+        if any(self.plugin(asked.name, asked.type) is not asked.plugin for asked in old.asked):
+            return None
         return old.plugin
 
     def _make_default(self, type_: str) -> Any:
@@ -191,56 +199,47 @@ class _Loader:
         if known is None:
             return self._make(PluginSpec(type=type_), lambda path: f"default plugin {type_}: {path}")
         if known.type != type_:
-            raise ConfigError(f"{self._place_of(type_)}: a {known.type} has the name of the default {type_}; give it another one")
+            raise ConfigError(f"{self.place_of(type_)}: a {known.type} has the name of the default {type_}; give it another one")
         return known
 
     def _goes_on(self, name: str) -> bool:
         """The plugin of this name is the one from before."""
         return name in self._made and name in self._before and self._made[name].plugin is self._before[name].plugin
 
-    def _plugins(self) -> list[Any]:
-        return [built.plugin for built in self._made.values()]
+    def made(self) -> dict[str, Any]:
+        """All there are by now, by name."""
+        return {name: built.plugin for name, built in self._made.items()}
 
     def pipeline(self) -> Pipeline:
         """Everything, checked."""
         for name in self._specs:
             self._get(name)
-        profiles = {spec.name: self._profile(i, spec) for i, spec in enumerate(self._profile_specs())}
-        scheduler = Scheduler(self._handler(profiles), profiles, self._metrics)
+        scheduler = scheduling(self._config, self, self._source, self._metrics)
         detector = self._detector()
         parsers = self._parsers()
         flow = self._flow(detector)
         data = data_layer(self._config.data_layer, self, self._source.where)
-        self._make_default_producers()
-        plugins = self._plugins()
-        producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
-        for producer in producers:
-            labels = (producer.name, producer.type)
-            producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
-        for plugin in plugins:
-            if isinstance(plugin, InflightLoadProducer):
-                plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
-            if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
-                plugin.refuse = Internal
-            if isinstance(plugin, RequestAttributeReporter):
-                plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
-        asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
+        while missing := missing_defaults(list(self.made().values())):
+            self._make_default(missing[0])
+        plugins = list(self.made().values())
+        ordered = in_order(plugins, self.place_of)
+        asking = [p for p in ordered if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
         preparation = Preparation(asking, self._metrics) if asking else None
         return Pipeline(
             stages=Stages(
                 parsers,
                 Shedding(detector),
                 scheduler,
-                request_header=[p for p in plugins if isinstance(p, RequestHeaderProcessor)],
+                request_header=[p for p in ordered if isinstance(p, RequestHeaderProcessor)],
                 prepare=preparation,
                 screeners=[p for p in plugins if isinstance(p, Screener)],
-                producers=[p for p in plugins if isinstance(p, DataProducer)],
+                producers=[p for p in ordered if isinstance(p, DataProducer)],
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
                 pre_request=[p for p in plugins if isinstance(p, PreRequest)],
                 response=ResponsePlugins.among(plugins),
             ),
             watchers=[p for p in plugins if isinstance(p, EndpointWatcher)],
-            producers=producers,
+            producers=[p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)],
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
             flow=flow,
@@ -252,7 +251,7 @@ class _Loader:
         )
 
     def get(self, name: str) -> Any:
-        """Part of `picker.data_layer.Plugins`, as are `default` and `declared`."""
+        """Part of `picker.data_layer.Plugins` and `picker.profile_loader.Plugins`, as are `default`, `declared`, `made` and `place_of`."""
         return self._get(name)
 
     def default(self, type_: str) -> Any:
@@ -289,65 +288,6 @@ class _Loader:
             raise ConfigError(f"{where}: '{name}' ({plugin.type}) is not {what}")
         return plugin
 
-    def _make_default_producers(self) -> None:
-        """Of what some plugin consumes and none produces."""
-        while True:
-            plugins = self._plugins()
-            produced = {key for plugin in plugins for key in getattr(plugin, "produces", ())}
-            consumed = {key for plugin in plugins for key in getattr(plugin, "consumes", ())}
-            missing = sorted((consumed - produced) & DEFAULT_PRODUCERS.keys())
-            if not missing:
-                return
-            self._make_default(DEFAULT_PRODUCERS[missing[0]])
-
-    def _profile_specs(self) -> Sequence[ProfileSpec]:
-        if self._config.scheduling_profiles:
-            return self._config.scheduling_profiles
-        usable = [name for name, plugin in ((n, b.plugin) for n, b in self._made.items()) if isinstance(plugin, Filter | Scorer | Picker)]
-        return (ProfileSpec("default", tuple([WeightedRef(name) for name in usable])),)
-
-    def _profile(self, index: int, spec: ProfileSpec) -> Profile:
-        filters: list[Filter] = []
-        scorers: list[WeightedScorer] = []
-        picker: Picker | None = None
-        for j, ref in enumerate(spec.plugins):
-            name = ref.plugin_ref
-            written = bool(self._config.scheduling_profiles)
-            where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}]") if written else self._place_of(name)
-            plugin = self._get(name)
-            if plugin is None:
-                raise ConfigError(f"{where}: scheduling profile '{spec.name}' references undefined plugin '{name}'{self._nearest(name)}")
-            if isinstance(plugin, Picker):
-                if picker is not None:
-                    raise ConfigError(f"{where}: profile '{spec.name}': already have a registered picker")
-                picker = plugin
-            elif not isinstance(plugin, Filter | Scorer):
-                raise ConfigError(f"{where}: '{name}' ({plugin.type}) is not a filter, scorer or picker")
-            if isinstance(plugin, Filter):
-                filters.append(plugin)
-            if isinstance(plugin, Scorer):
-                scorers.append(WeightedScorer(plugin, 1.0 if ref.weight is None else ref.weight))
-            elif ref.weight is not None:
-                where = self._source.where(f"schedulingProfiles[{index}].plugins[{j}].weight")
-                raise ConfigError(f"{where}: only a scorer has a weight; '{name}' is a {plugin.type}")
-        if picker is None:
-            declared = [p for p in self._plugins() if isinstance(p, Picker)]
-            picker = declared[0] if declared else self._make_default(MaxScorePicker.type)
-        return Profile(spec.name, filters, scorers, picker, self._metrics)
-
-    def _handler(self, profiles: dict[str, Profile]) -> ProfileHandler:
-        handlers = [p for p in self._plugins() if isinstance(p, ProfileHandler)]
-        if len(handlers) > 1:
-            raise ConfigError(f"{self._source.where('plugins')}: multiple profile handlers found: {', '.join(h.name for h in handlers)}")
-        if not handlers and len(profiles) > 1:
-            raise ConfigError(f"{self._source.where('schedulingProfiles')}: no profile handler configured for {len(profiles)} profiles")
-        handler: ProfileHandler = handlers[0] if handlers else self._make_default(SingleProfileHandler.type)
-        if isinstance(handler, SingleProfileHandler) and len(profiles) > 1:
-            raise ConfigError(
-                f"{self._source.where('schedulingProfiles')}: SingleProfileHandler cannot support multiple scheduling profiles"
-            )
-        return handler
-
     def _parsers(self) -> list[Parser]:
         spec = self._config.request_handler
         refs = [(f"requestHandler.parsers[{i}]", r.plugin_ref) for i, r in enumerate(spec.parsers)] if spec else []
@@ -357,7 +297,7 @@ class _Loader:
             log.warning("%s: 'parser' is deprecated; use requestHandler.parsers", self._source.source)
             refs = [("parser", self._config.parser.plugin_ref)]
         if not refs:
-            declared = [p for p in self._plugins() if isinstance(p, Parser)]
+            declared = [p for p in self.made().values() if isinstance(p, Parser)]
             return declared or [self._make_default(cls.type) for cls in catalogue.DEFAULT_PARSERS]
         parsers: list[Parser] = []
         for path, name in refs:
@@ -381,7 +321,7 @@ class _Loader:
             log.warning("%s: top-level 'saturationDetector' is deprecated; use flowControl.saturationDetector", self._source.source)
             name = self._config.saturation_detector.plugin_ref
         if not name:
-            declared = [p for p in self._plugins() if isinstance(p, SaturationDetector)]
+            declared = [p for p in self.made().values() if isinstance(p, SaturationDetector)]
             return declared[0] if declared else self._make_default(UtilizationDetector.type)
         plugin = self._get(name)
         if plugin is None and name == UtilizationDetector.type:  # the field's default, spelt out

@@ -48,6 +48,11 @@ MISSING: dict[str, str] = {
 """Of the reference picker; the value is the feature they belong to. Multicluster types are told by their prefix."""
 
 
+def current(type_: str) -> str:
+    """What a type is called now."""
+    return RENAMED[type_].replacement if type_ in RENAMED else type_
+
+
 def missing_feature(type_: str) -> str | None:
     """The feature of the reference picker that this type belongs to, when this version does not have it."""
     return _MULTICLUSTER if type_.startswith("multicluster-") else MISSING.get(type_)

@@ -59,12 +59,18 @@ class Handle(Protocol):
 
     def plugin(self, name: str, fallback_type: str) -> Any:
         """The plugin called `name`; when the configuration has none and `name` equals `fallback_type`, one with default
-        parameters is created. Raises ConfigError when there is none."""
+        parameters is created. An empty name is the first of that type, or else one with default parameters. Raises ConfigError when
+        there is none."""
 
 
 class Plugin(Protocol):
     """What all plugins share. `experimental` types need `--allow-experimental-plugins`; `close`, where there is one, is called when a
-    reload of the configuration has replaced the plugin."""
+    reload of the configuration has replaced the plugin, and awaited when it is a coroutine.
+
+    Those that ship with fairlead may have `connect(metrics: Metrics, *, as_reference: bool)`: it is called once, when the plugin has been
+    built, with where it counts what it alone knows, and with whether `compat: reference` is set. One that a reload takes over stays
+    connected.
+    """
 
     type: ClassVar[str]
     Parameters: ClassVar[builtins.type[Parameters]]
@@ -90,6 +96,7 @@ class DataProducer(Protocol):
     """Computes what several plugins need, once: leaves it in `request.working` (or `attributes`) under the keys in `produces`.
 
     Runs after those that produce what it `consumes`. One that raises is logged and counted; the request goes on without its data.
+    Any plugin may have `consumes`. A key in it that nobody produces is an error of the configuration, unless it is in `optional`, too.
     """
 
     produces: ClassVar[frozenset[str]]
@@ -103,7 +110,8 @@ class AsyncDataProducer(Protocol):
     """Asks somebody else about the request, e.g. a tokenizer, before endpoints are looked at.
 
     The request waits, at most `timeout_s` (0.4 when there is none); one that is late or raises is logged and counted, and the request
-    goes on without its data. All run at the same time. `request.payload` is the body. With a method `wants(request)` those requests for
+    goes on without its data. All run at the same time, but for those that `consume` what another one produces: they run after it, and the
+    request waits for both. `request.payload` is the body. With a method `wants(request)` those requests for
     which it is false need not wait, and with `asks = False` none does. A coroutine `close()` is awaited in the end.
     """
 
@@ -268,21 +276,26 @@ class FairQueue(Protocol):
 
     def remove(self, flow: QueuedFlow) -> None: ...
 
-    def next(self, now_s: float) -> QueuedFlow | None: ...
+    def next(self, now_s: float) -> QueuedFlow | None:
+        """None when no flow has requests."""
 
     def served(self, flow: QueuedFlow) -> None: ...
 
 
 @runtime_checkable
 class FairnessPolicy(Protocol):
-    """Says which flow of a band has its turn: makes the queue of flows for each band."""
+    """Says which flow of a band has its turn: makes the queue of flows for each band.
+
+    One that has `dispatched(fairness_id, waited_s, now_s)` is told of each request that was let in.
+    """
 
     def queue(self) -> FairQueue: ...
 
 
 @runtime_checkable
 class OrderingPolicy(Protocol):
-    """Says which request of a flow has its turn: the one with the smallest key. Asked once for each request."""
+    """Says which request of a flow has its turn: the one with the smallest key. Asked once for each request. Keys are
+    numbers or tuples of numbers."""
 
     def key(self, item: QueuedItem) -> Any: ...
 
@@ -303,7 +316,7 @@ class EvictionFilter(Protocol):
 
 @runtime_checkable
 class EvictionOrdering(Protocol):
-    """Who goes first: the smallest key."""
+    """Who goes first: the smallest key, a number or a tuple of numbers."""
 
     def eviction_key(self, request: InferenceRequest, opened_s: float) -> Any: ...
 

@@ -121,6 +121,7 @@ class Runner:
         if self._admin is not None:
             self._admin.stop()
         await self.core.collector.stop()
+        await self.core.retirement.close()
         if self.core.pipeline.preparation is not None:
             await self.core.pipeline.preparation.close()
         await self._tasks.close("the picker stops")

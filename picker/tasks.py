@@ -28,6 +28,16 @@ class TaskOwner:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)
 
+    @property
+    def running(self) -> int:
+        """How many there are."""
+        return len(self._tasks)
+
+    async def ended(self) -> None:
+        """Wait until none is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self, why: str) -> None:
         """Cancel all tasks, giving `why` as the reason, and wait until they are gone."""
         tasks = list(self._tasks)

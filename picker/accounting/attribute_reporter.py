@@ -15,6 +15,7 @@ from typing import Any
 
 from picker.errors import ParameterError
 from picker.instruments import Number
+from picker.metrics import Metrics
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.result import Response, Usage
@@ -78,6 +79,10 @@ class RequestAttributeReporter:
                 raise ParameterError(f"{where}.key", f"'{key[1]}' in '{key[0]}' is reported twice")
             seen.add(key)
             self._attributes.append(_Compiled(attribute, key, where))
+
+    def connect(self, metrics: Metrics, *, as_reference: bool) -> None:
+        """Count what could not be computed."""
+        self.failures = metrics.attribute_errors.cell(self.name)
 
     def response_complete(self, request: InferenceRequest, response: Response) -> Mapping[str, Mapping[str, object]] | None:
         """By namespace and key; None when there is nothing to report."""

@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 
 from picker.endpoint import EndpointMetrics
-from picker.errors import REJECTED_SATURATED, Refusal, Rejected
+from picker.errors import REJECTED_SATURATED, Internal, Refusal, Rejected
+from picker.metrics import Metrics
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates, ColumnMemo
@@ -43,15 +44,13 @@ class ProbabilisticAdmitter:
         handle: Handle,
         *,
         draw: Callable[[], float] = random.random,
-        refuse: Callable[[str], Refusal] | None = None,
     ) -> None:
         """`draw` gives numbers in [0, 1)."""
         self.name = name
         self._power = parameters.power
         self._k = parameters.k
         self._draw = draw
-        self.refuse: Callable[[str], Refusal] = refuse or _rejected
-        """Makes what is raised: a 429, where the reference says 500."""
+        self._refuse: Callable[[str], Refusal] = _rejected
         queue, usage = parameters.queue_depth_threshold, parameters.kv_cache_util_threshold
 
         def fill(m: EndpointMetrics) -> float:
@@ -59,8 +58,12 @@ class ProbabilisticAdmitter:
 
         self._fills = ColumnMemo(fill)
 
+    def connect(self, metrics: Metrics, *, as_reference: bool) -> None:
+        """Refuse with a 429, where the reference says 500."""
+        self._refuse = Internal if as_reference else _rejected
+
     def admit(self, request: InferenceRequest, candidates: Candidates, now_s: float) -> None:
-        """Raises `Rejected`, or what `refuse` makes."""
+        """Raises Rejected; Internal with `compat: reference`."""
         if request.priority >= 0:
             return
         fills = candidates.column(self._fills.of(candidates.snapshot))
@@ -70,7 +73,7 @@ class ProbabilisticAdmitter:
         except OverflowError:
             chance = 1.0
         if self._draw() < chance:
-            raise self.refuse(f"request cannot be admitted: the pool is {saturation:.0%} full, of such requests {chance:.0%} are refused")
+            raise self._refuse(f"request cannot be admitted: the pool is {saturation:.0%} full, of such requests {chance:.0%} are refused")
 
 
 def _rejected(message: str) -> Refusal:

@@ -26,12 +26,11 @@ class Breaker:
     __slots__ = (
         "_clock",
         "_errors",
-        "_gauge",
-        "_labels",
         "_last_log_s",
         "_pause_s",
         "_retry_s",
         "_unlogged",
+        "labels",
         "last_error",
         "open",
         "strikes",
@@ -41,10 +40,8 @@ class Breaker:
         self.open = False
         self.strikes = 0.0
         self.last_error = ""
-        self._labels = (type_, name, point)
-        self._errors = {kind: metrics.plugin_errors.cell(*self._labels, kind) for kind in ("raised", "invalid", "slow")}
-        self._gauge = metrics.plugin_taken_out.cell(*self._labels)
-        self._gauge.value = 0
+        self.labels = (type_, name, point)
+        self._errors = {kind: metrics.plugin_errors.cell(*self.labels, kind) for kind in ("raised", "invalid", "slow")}
         self._clock = clock
         self._pause_s = FIRST_PAUSE_S
         self._retry_s = 0.0
@@ -63,9 +60,8 @@ class Breaker:
         """A call went well. After a trial the plugin is in use again, on probation: the next bad call takes it out once more."""
         if self.open:
             self.open = False
-            self._gauge.value = 0
             self.strikes = STRIKES - 1.0
-            log.warning("plugin %s (%s) %s: in use again", self._labels[1], self._labels[0], self._labels[2])
+            log.warning("plugin %s (%s) %s: in use again", self.labels[1], self.labels[0], self.labels[2])
             return
         self.strikes = max(0.0, self.strikes - FORGIVEN)
         if not self.strikes:
@@ -88,7 +84,6 @@ class Breaker:
         if self._retry_s:  # not for the first time since it was last forgiven everything
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self.open = True
-        self._gauge.value = 1
         self._retry_s = self._clock() + self._pause_s
 
     def _log(self, text: str, error: BaseException | None, *, now: bool) -> None:
@@ -96,7 +91,7 @@ class Breaker:
         if not now and now_s - self._last_log_s < LOG_EVERY_S:
             self._unlogged += 1
             return
-        type_, name, point = self._labels
+        type_, name, point = self.labels
         more = f"; {self._unlogged} more since the last such line" if self._unlogged else ""
         out = f"; taken out, next try in {self._pause_s:g} s" if self.open else ""
         log.error("plugin %s (%s) %s: %s%s%s", name, type_, point, text, more, out, exc_info=error)
@@ -106,7 +101,7 @@ class Breaker:
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "extension_point": self._labels[2],
+            "extension_point": self.labels[2],
             "state": "taken out" if self.open else "in use",
             "strikes": round(self.strikes, 1),
             "retry_in_s": round(max(0.0, self._retry_s - self._clock()), 3) if self.open else None,

@@ -8,15 +8,18 @@ the plugin is taken out when that happens repeatedly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
 from time import perf_counter
 from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 
+from picker.endpoint import Endpoint
 from picker.errors import Internal, Refusal
 from picker.foreign import verdicts
 from picker.foreign.breaker import Breaker
+from picker.foreign.fair_queue import GuardedFairQueue
 from picker.foreign.points import POINTS, methods
 from picker.foreign.verdicts import Invalid
 from picker.metrics import Metrics
@@ -57,12 +60,18 @@ class Guard:
     def over(self, cls: type[Any]) -> dict[str, Any]:
         """The methods of extension points of a class, by name, each with this guard around it."""
         found = {method: getattr(cls, method) for method in methods(cls)}
-        return {name: self._async(name, method) if name == "prepare" else self._sync(name, method) for name, method in found.items()}
+        around = {"prepare": self._async, "fetch": self._fetch, "queue": self._queue}
+        return {name: around.get(name, self._sync)(name, method) for name, method in found.items()}
 
     @property
     def taken_out(self) -> list[str]:
         """Extension points at which the plugin is not called at present."""
         return [point for point, breaker in self._breakers.items() if breaker.open]
+
+    @property
+    def breakers(self) -> Collection[Breaker]:
+        """One for each extension point."""
+        return self._breakers.values()
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -79,8 +88,9 @@ class Guard:
         breaker, check, instead = self._breaker(name), _CHECKS.get(name), self._instead(name)
         clock, budget_s = self._clock, self._budget_s
         # To refuse requests because their check is slow would be worse than slow; a watcher that misses a call keeps what is gone for good.
-        dropped_when_slow = name not in ("admit", "parse", "endpoint_removed")
-        always = name == "endpoint_removed"
+        always = name in ("endpoint_removed", "endpoint_event")
+        dropped_when_slow = name not in ("admit", "parse") and not always
+        tells = name in ("extract", "endpoint_event")  # the data layer counts failures of its own, and what is known stays
         answers: tuple[type[BaseException], ...] = (Refusal,) if POINTS[name].refuses else ()
 
         def call(plugin: Any, *args: Any) -> Any:
@@ -97,9 +107,13 @@ class Guard:
                 raise
             except Invalid as invalid:
                 breaker.bad("invalid", f"{name}() returned {invalid}")
+                if tells:
+                    raise
                 return instead(*args) if invalid.instead is None else invalid.instead
             except (Exception, SystemExit) as error:
                 breaker.bad("raised", f"{name}() raised {type(error).__name__}: {error!s:.200}", error)
+                if tells:
+                    raise RuntimeError(f"{name}() raised {type(error).__name__}: {error!s:.200}") from error
                 return instead(*args)
             took_s = clock() - started
             if took_s > budget_s:
@@ -133,6 +147,34 @@ class Guard:
         call.__name__, call.__doc__ = name, method.__doc__
         return call
 
+    def _queue(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        breaker, clock, budget_s = self._breaker(name), self._clock, self._budget_s
+
+        def call(plugin: Any) -> GuardedFairQueue:
+            return GuardedFairQueue(lambda: method(plugin), breaker, clock, budget_s)
+
+        call.__name__, call.__doc__ = name, method.__doc__
+        return call
+
+    def _fetch(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Whatever it raises is a failed poll: the endpoint may be down, which is no fault of the plugin. Never taken out: the poller has
+        pauses of its own."""
+        breaker = self._breaker(name)
+
+        async def call(plugin: Any, endpoint: Endpoint) -> bytes:
+            try:
+                body = await method(plugin, endpoint)
+            except SystemExit as error:
+                raise RuntimeError(f"{name}() raised SystemExit: {error}") from error
+            if not isinstance(body, bytes):
+                text = f"{name}() returned a {type(body).__name__}; expected bytes"
+                breaker.bad("invalid", text, strike=False)
+                raise TypeError(text)
+            return body
+
+        call.__name__, call.__doc__ = name, method.__doc__
+        return call
+
     def _instead(self, name: str) -> Callable[..., Any]:
         """What takes the place of an answer."""
         if name == "admit":
@@ -146,6 +188,10 @@ class Guard:
             "profiles": _first_profile,
             "primary": _first_result,
             "saturation": _full,
+            "key": _last,
+            "ceilings": _open_to_all,
+            "evictable": _no,
+            "eviction_key": _last_to_go,
         }
         return instead.get(name, _nothing)
 
@@ -164,6 +210,12 @@ class _NoHandle:
 _CHECKS: Mapping[str, Callable[..., Any]] = {
     "parse": verdicts.parsed,
     "saturation": verdicts.fullness,
+    "key": verdicts.order_key,
+    "ceilings": verdicts.ceilings,
+    "evictable": verdicts.truth,
+    "eviction_key": verdicts.order_key,
+    "extract": verdicts.extracted,
+    "endpoint_event": verdicts.extracted,
     "screen": verdicts.kept,
     "filter": verdicts.kept,
     "score": verdicts.scores,
@@ -198,6 +250,25 @@ def _first_result(results: Mapping[str, object]) -> str:
 def _full(*_: object) -> float:
     """What is not known counts as full, as missing metrics do (contract section 4)."""
     return 1.0
+
+
+def _last(item: object) -> tuple[float, ...]:
+    """Behind those of which the plugin knew when their turn is, and in order of arrival: a request that makes it fail gains nothing."""
+    return (inf,)
+
+
+def _open_to_all(priorities: Sequence[int], saturation: float) -> Sequence[float]:
+    """As without a policy: all are let in until the pool is full."""
+    return [1.0] * len(priorities)
+
+
+def _no(*_: object) -> bool:
+    return False
+
+
+def _last_to_go(request: InferenceRequest, opened_s: float) -> tuple[float, ...]:
+    """Behind those the plugin could judge, and as fairlead's own ordering has it."""
+    return (inf, request.priority, -opened_s)
 
 
 def own_parameters(cls: type[Any]) -> type[msgspec.Struct]:

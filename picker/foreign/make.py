@@ -62,6 +62,10 @@ class ForeignType:
             raise
         except Exception as error:
             raise ConfigError(f"{self._what}: its constructor failed: {last_line(error)}") from error
+        if "fetch" in self.methods and not _seconds(getattr(plugin, "interval_s", None)):
+            raise ConfigError(
+                f"{self._what} lacks 'interval_s': how many seconds are there from one fetch() to the next? e.g. interval_s = 5.0"
+            )
         self._keep(guard)
         return plugin
 
@@ -81,8 +85,18 @@ class ForeignType:
         if "produce" in body or "prepare" in body:
             body["produces"] = frozenset(getattr(base, "produces", ()))
             body["consumes"] = frozenset(getattr(base, "consumes", ()))
+        if "fetch" in body and not hasattr(base, "close"):
+            body["close"] = _nothing_to_close
         made: type[Any] = types.new_class(base.__name__, (base,), {}, lambda namespace: namespace.update(body))
         return made
+
+
+async def _nothing_to_close(plugin: Any) -> None:
+    """Of a data source that keeps nothing open."""
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def last_line(error: BaseException) -> str:

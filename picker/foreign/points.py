@@ -24,6 +24,12 @@ POINTS: dict[str, Point] = {
     "request_header": Point("RequestHeaderProcessor", 1, refuses=True),
     "parse": Point("Parser", 3, refuses=True),
     "saturation": Point("SaturationDetector", 2),
+    "key": Point("OrderingPolicy", 1),
+    "queue": Point("FairnessPolicy", 0),
+    "dispatched": Point("FairnessPolicy", 3),
+    "ceilings": Point("UsageLimitPolicy", 2),
+    "evictable": Point("EvictionFilter", 1),
+    "eviction_key": Point("EvictionOrdering", 2),
     "prepare": Point("AsyncDataProducer", 1),
     "screen": Point("Screener", 2, refuses=True),
     "produce": Point("DataProducer", 2),
@@ -38,11 +44,18 @@ POINTS: dict[str, Point] = {
     "response_started": Point("ResponseStartObserver", 2),
     "response_complete": Point("ResponseObserver", 2),
     "endpoint_removed": Point("EndpointWatcher", 2),
+    "fetch": Point("DataSource", 1),
+    "extract": Point("Extractor", 2),
+    "endpoint_event": Point("EndpointEventExtractor", 2),
 }
-"""By method, in the order in which a request meets them."""
+"""By method, in the order in which a request meets them; then those of the data layer."""
 
-_PAIRS = (("profiles", "primary"), ("primary", "profiles"))
-_ASYNC = frozenset({"prepare"})
+_PAIRS = (
+    ("profiles", "primary", "a profile handler needs both"),
+    ("primary", "profiles", "a profile handler needs both"),
+    ("dispatched", "queue", "it is for fairness policies"),
+)
+_ASYNC = frozenset({"prepare", "fetch"})
 
 
 def methods(cls: type[Any]) -> list[str]:
@@ -59,15 +72,17 @@ def check(cls: Any, what: str) -> None:
         raise ConfigError(f"{what} has none of the methods that make a plugin{_nearest(cls)}")
     for method in found:
         _check_method(cls, method, what)
-    for one, other in _PAIRS:
+    for one, other, why in _PAIRS:
         if one in found and other not in found:
-            raise ConfigError(f"{what} has '{one}' and lacks '{other}': a profile handler needs both")
+            raise ConfigError(f"{what} has '{one}' and lacks '{other}': {why}")
+    if "fetch" in found and hasattr(cls, "close") and not inspect.iscoroutinefunction(cls.close):
+        raise ConfigError(f"{what}: 'close' of a data source must be declared with 'async def'")
     if "parse" in found and not _texts(getattr(cls, "paths", None)):
         raise ConfigError(f"{what} lacks 'paths': a parser needs the suffixes of the paths it reads, e.g. paths = ('/v1/rank',)")
     timeout_s = getattr(cls, "timeout_s", None)
     if "prepare" in found and (isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < float("inf")):
         raise ConfigError(f"{what} lacks 'timeout_s': for how many seconds may a request wait for its prepare()? e.g. timeout_s = 0.1")
-    for keys in ("produces", "consumes"):
+    for keys in ("produces", "consumes", "optional"):
         if not _texts(getattr(cls, keys, frozenset())):
             raise ConfigError(f"{what}: '{keys}' must be a set of strings, the keys of request.working or request.attributes")
     parameters = getattr(cls, "Parameters", None)

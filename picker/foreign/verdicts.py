@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from numbers import Real
 from operator import index
 from typing import Any
 
 from picker.endpoint import Endpoint
+from picker.plugin import Extracted
 from picker.request import ParsedBody, check_header, check_metadata
 from picker.snapshot import Candidates
 
@@ -99,6 +101,39 @@ def fullness(value: Any, *_: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
         raise Invalid(f"{value!r:.80}; expected a finite number, 0 or more")
     return float(value)
+
+
+def order_key(value: Any, *_: object) -> tuple[float, ...]:
+    """A tuple of numbers, so that any two can be compared."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not values or not all(isinstance(v, Real) and v == v for v in values):
+        raise Invalid(f"{value!r:.80}; expected a number or a tuple of numbers")
+    return values
+
+
+def ceilings(values: Any, priorities: Sequence[int], saturation: float) -> Sequence[float]:
+    """A number for each priority."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise Invalid(f"a {type(values).__name__}; expected a sequence of numbers")
+    if len(values) != len(priorities):
+        raise Invalid(f"{len(values)} ceilings for {len(priorities)} priorities")
+    if not all(isinstance(v, Real) and v == v for v in values):
+        raise Invalid(f"{values!r:.80}; expected numbers")
+    return values
+
+
+def truth(value: object, *_: object) -> bool:
+    """True or False: what forgets to return something must not decide."""
+    if not isinstance(value, bool):
+        raise Invalid(f"{value!r:.80}; expected True or False")
+    return value
+
+
+def extracted(found: Any, *_: object) -> Extracted | None:
+    """What an extractor found; None is nothing."""
+    if found is not None and not isinstance(found, Extracted):
+        raise Invalid(f"a {type(found).__name__}; expected Extracted or None")
+    return found
 
 
 def profiles(chosen: Any, request: object, names: Sequence[str]) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Runs the data producers that ask somebody else about a request, before endpoints are looked at.
 
-All of one request at the same time, each with its own timeout. What fails is counted and logged, and the request goes on without it.
+All of one request at the same time, but for those that consume what another one produces; each with its own timeout. What fails is
+counted and logged, and the request goes on without it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from picker.metrics import Metrics
@@ -28,19 +30,20 @@ class Preparation:
     """The director's `Prepare`. Bound to the running loop when the first request comes."""
 
     def __init__(self, producers: Sequence[AsyncDataProducer], metrics: Metrics, *, max_requests: int = MAX_REQUESTS) -> None:
-        self._producers = [_Producer(producer, metrics) for producer in producers]
+        """`producers` in an order in which each comes after those that produce what it consumes."""
+        self._waves = [[_Producer(producer, metrics) for producer in wave] for wave in _waves(producers)]
         self._max_requests = max_requests
         self._tasks = TaskOwner()
         self._open = metrics.preparing.cell()
 
     def __call__(self, request: InferenceRequest, done: Callable[[], None]) -> Callable[[], None]:
         """`done` is called once, perhaps before this returns, unless what is returned is called first."""
-        asked = [producer for producer in self._producers if producer.wants(request)]
+        asked = [wanted for wave in self._waves if (wanted := [producer for producer in wave if producer.wants(request)])]
         if not asked:
             done()
             return _nothing
         if self._open.value >= self._max_requests:
-            for producer in asked:
+            for producer in chain.from_iterable(asked):
                 producer.failed("busy", f"{self._max_requests} requests are being prepared")
             done()
             return _nothing
@@ -53,18 +56,46 @@ class Preparation:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._open.value -= 1
 
-    async def _prepare(self, asked: Sequence[_Producer], request: InferenceRequest, done: Callable[[], None]) -> None:
-        if len(asked) == 1:
-            await asked[0].ask(request)
-        else:
-            await asyncio.gather(*[producer.ask(request) for producer in asked])
+    async def _prepare(self, asked: Sequence[Sequence[_Producer]], request: InferenceRequest, done: Callable[[], None]) -> None:
+        for wave in asked:
+            if len(wave) == 1:
+                await wave[0].ask(request)
+            else:
+                await asyncio.gather(*[producer.ask(request) for producer in wave])
         done()
+
+    async def ended(self) -> None:
+        """Wait until no request is in preparation. Once a reload has taken its place, no other one comes."""
+        await self._tasks.ended()
+
+    @property
+    def open(self) -> bool:
+        """Whether a request is in preparation."""
+        return self._tasks.running > 0
+
+    async def cancel(self) -> None:
+        """End what is still asked."""
+        await self._tasks.close("the picker stops")
 
     async def close(self) -> None:
         """End what is still asked, then the producers' connections. The requests that wait are not told."""
-        await self._tasks.close("the picker stops")
-        for producer in self._producers:
+        await self.cancel()
+        for producer in chain.from_iterable(self._waves):
             await producer.close()
+
+
+def _waves(producers: Sequence[AsyncDataProducer]) -> list[list[AsyncDataProducer]]:
+    """Those that can be asked at the same time."""
+    waves: list[list[AsyncDataProducer]] = []
+    wave_of: dict[str, int] = {}
+    for producer in producers:
+        number = max([wave_of.get(key, -1) for key in getattr(producer, "consumes", ())], default=-1) + 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(producer)
+        for key in producer.produces:
+            wave_of[key] = max(number, wave_of.get(key, -1))
+    return waves
 
 
 class _Producer:

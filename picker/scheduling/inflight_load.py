@@ -42,16 +42,15 @@ class InflightLoadProducer:
         self._ratio = parameters.output_ratio if parameters.add_estimated_output_tokens else 0.0
         self._most = parameters.max_estimated_output_tokens
         named = parameters.prefix_match_info_producer_name
-        self.prefix: ApproxPrefixCacheProducer | None = handle.plugin(named, APPROX_PREFIX_CACHE_PRODUCER) if named else None
-        """Set by the loader when the configuration does not name it."""
+        self.prefix: ApproxPrefixCacheProducer = handle.plugin(named, APPROX_PREFIX_CACHE_PRODUCER)
         if parameters.sync_cross_replica_state:
             log.warning("%s: syncCrossReplicaState has no effect: this picker is the only replica, and counts what it sends itself", name)
 
     def pre_request(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None:
         """The request is about to leave for this endpoint."""
         prompt = request.body.prompt.tokens
-        match = None if self.prefix is None else self.prefix.match(request, snapshot)
-        cached = 0 if match is None or match.blocks is None else min(match.blocks[position] * match.block_tokens, prompt)
+        match = self.prefix.match(request, snapshot)
+        cached = 0 if match.blocks is None else min(match.blocks[position] * match.block_tokens, prompt)
         charge = Charge(self.name, prompt - cached + (self._output(request, prompt) if self._ratio else 0), cached)
         if request.charges is None:
             request.charges = [charge]

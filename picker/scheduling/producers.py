@@ -12,6 +12,7 @@ import msgspec
 from picker.endpoint import Endpoint
 from picker.instruments import Distribution
 from picker.keys import APPROX_PREFIX_CACHE_PRODUCER, PREFIX_MATCH, TOKENIZED_PROMPT
+from picker.metrics import Metrics
 from picker.plugin import Handle, Parameters
 from picker.prompt import BYTES_PER_TOKEN
 from picker.request import InferenceRequest
@@ -66,10 +67,10 @@ class ApproxPrefixCacheProducer:
         self._hit_ratio: Distribution | None = None
         self._hit_bytes: Distribution | None = None
 
-    def observe_with(self, hit_ratio: Distribution, hit_bytes: Distribution) -> None:
-        """Where to count how much of each prompt was found on the picked endpoint."""
-        self._hit_ratio = hit_ratio
-        self._hit_bytes = hit_bytes
+    def connect(self, metrics: Metrics, *, as_reference: bool) -> None:
+        """Count how much of each prompt was found on the picked endpoint."""
+        self._hit_ratio = metrics.prefix_hit_ratio.cell(self.name, self.type)
+        self._hit_bytes = metrics.prefix_hit_bytes.cell(self.name, self.type)
 
     def match(self, request: InferenceRequest, snapshot: Snapshot) -> PrefixMatch:
         """Computed once per request and snapshot; later callers get the same object."""

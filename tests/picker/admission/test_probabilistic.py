@@ -10,6 +10,7 @@ import pytest
 from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.endpoint import NEVER_SCRAPED, EndpointMetrics
 from picker.errors import Internal, Refusal, Rejected
+from picker.metrics import Metrics
 from picker.plugin import Admitter
 from tests.picker.scheduling.pool import FakeHandle, build, only, pool, request
 
@@ -18,9 +19,9 @@ def m(waiting: int = 0, kv_usage: float = 0.0) -> EndpointMetrics:
     return EndpointMetrics(waiting=waiting, kv_usage=kv_usage, updated_s=0.0)
 
 
-def admitter(draw: float, parameters: dict[str, Any] | None = None, **hooks: Any) -> ProbabilisticAdmitter:
+def admitter(draw: float, parameters: dict[str, Any] | None = None) -> ProbabilisticAdmitter:
     decoded = msgspec.convert(parameters or {}, ProbabilisticAdmitter.Parameters)
-    return ProbabilisticAdmitter("p", decoded, FakeHandle(), draw=lambda: draw, **hooks)
+    return ProbabilisticAdmitter("p", decoded, FakeHandle(), draw=lambda: draw)
 
 
 def admits(plugin: ProbabilisticAdmitter, metrics: list[EndpointMetrics], priority: int = -1) -> bool:
@@ -70,12 +71,14 @@ def test_only_candidates_count() -> None:
         plugin.admit(request(b"x", priority=-1), only(snapshot, 0), 0.0)
 
 
-def test_a_refusal_is_a_429_or_what_the_constructor_is_given() -> None:
+def test_a_refusal_is_a_429_where_the_reference_says_500() -> None:
     with pytest.raises(Rejected, match="request cannot be admitted: the pool is 1000% full") as refusal:
         admitter(0.0).admit(request(b"x", priority=-1), pool([m(waiting=50)]).candidates(), 0.0)
     assert refusal.value.drop_reason == "rejected-saturated"
+    as_reference = admitter(0.0)
+    as_reference.connect(Metrics(), as_reference=True)
     with pytest.raises(Internal, match="request cannot be admitted"):
-        admitter(0.0, refuse=Internal).admit(request(b"x", priority=-1), pool([m(waiting=50)]).candidates(), 0.0)
+        as_reference.admit(request(b"x", priority=-1), pool([m(waiting=50)]).candidates(), 0.0)
 
 
 def test_it_is_an_admitter_that_the_registry_can_build() -> None:

@@ -33,8 +33,8 @@ class Workshop:
         return {(s.labels["extension_point"], s.labels["kind"]): s.value for s in found if s.value}
 
     def taken_out(self) -> list[str]:
-        """Extension points, by the gauge."""
-        return [s.labels["extension_point"] for s in Page(self.metrics.registry).find("fairlead_plugin_taken_out") if s.value]
+        """Extension points."""
+        return [point for guard in self.guards for point in guard.taken_out]
 
 
 def plugin(method: str, does: Callable[..., Any], **attributes: Any) -> type[Any]:

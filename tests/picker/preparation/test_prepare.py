@@ -146,3 +146,23 @@ async def test_closing_ends_everything() -> None:
     await turns()
     await rig.preparation.close()
     assert (rig.done, rig.open, asker.closed) == ([], 0, 1)
+
+
+async def test_one_that_needs_what_another_produces_is_asked_after_it() -> None:
+    first, second, beside = Asker("first"), Asker("second", timeout_s=1.0), Asker("beside")
+    second.consumes = frozenset({"mark"})  # type: ignore[attr-defined]
+    second.produces = frozenset({"more"})  # type: ignore[misc]
+    rig = Rig(first, beside, second)
+    made, _ = rig.ask()
+    await turns()
+    assert (first.begun, beside.begun, second.begun) == (1, 1, 0)
+    first.go.set()
+    await turns()
+    assert second.begun == 0, "both produce what it needs"
+    beside.go.set()
+    await turns()
+    assert second.begun == 1 and rig.done == [] and rig.preparation.open
+    second.go.set()
+    await rig.preparation.ended()
+    assert rig.done == [made] and not rig.preparation.open
+    assert list(made.attributes) == ["first", "beside", "second"]

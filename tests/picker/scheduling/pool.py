@@ -20,7 +20,7 @@ class FakeHandle:
         self.plugins = {name.replace("_", "-"): plugin for name, plugin in plugins.items()}
 
     def plugin(self, name: str, fallback_type: str) -> Any:
-        return self.plugins[name]
+        return self.plugins[name or fallback_type]
 
 
 def build(cls: type[Any], parameters: Mapping[str, Any] | None = None, handle: FakeHandle | None = None, name: str = "") -> Any:

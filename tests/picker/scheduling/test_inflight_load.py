@@ -21,9 +21,9 @@ HEADERS = {":path": "/v1/completions"}
 
 
 def producer(parameters: dict[str, Any] | None = None) -> InflightLoadProducer:
-    made = build(InflightLoadProducer, parameters, name="load")
+    handle = FakeHandle(approx_prefix_cache_producer=build(ApproxPrefixCacheProducer))
+    made = build(InflightLoadProducer, parameters, handle, name="load")
     assert isinstance(made, InflightLoadProducer)
-    made.prefix = made.prefix or build(ApproxPrefixCacheProducer)
     return made
 
 
@@ -59,7 +59,6 @@ def test_what_is_charged_to_a_cold_endpoint(parameters: dict[str, Any], words: i
 
 def test_only_what_the_endpoint_has_not_cached_is_charged() -> None:
     plugin, snapshot = producer({"addEstimatedOutputTokens": True}), pool([EndpointMetrics()] * 2)
-    assert plugin.prefix is not None
     plugin.prefix.pre_request(asked(128), snapshot, 1)  # two blocks of 64
     for position, charge in ((0, Charge("load", 200 + 300, 0)), (1, Charge("load", 72 + 300, 128))):
         made = asked(200)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from picker.endpoint import NEVER_SCRAPED, EndpointMetrics
-from picker.instruments import Distribution
+from picker.metrics import Metrics
 from picker.plugin import EndpointWatcher, PreRequest
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from tests.picker.scheduling.pool import build, endpoint, idle, only, pool, request
@@ -159,8 +159,9 @@ def test_an_endpoint_that_is_gone_is_forgotten_and_its_bit_starts_afresh() -> No
 
 def test_hits_are_observed_for_the_picked_endpoint() -> None:
     made, snapshot = producer(), idle(2)
-    ratio, size = Distribution((0.5, 1.0)), Distribution((1e9,))
-    made.observe_with(ratio, size)
+    metrics = Metrics()
+    made.connect(metrics, as_reference=False)
+    ratio, size = [family.cell(made.name, made.type) for family in (metrics.prefix_hit_ratio, metrics.prefix_hit_bytes)]
     made.pre_request(request(prompt(2)), snapshot, 0)
     made.pre_request(request(prompt(4)), snapshot, 0)
     made.pre_request(request(prompt(4)), snapshot, 1)
