@@ -4,7 +4,18 @@ A plugin is a class that has the methods of one or more extension points (the pr
 """
 
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
-from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal, Rejected, Unavailable
+from picker.errors import (
+    BadRequest,
+    Forbidden,
+    Internal,
+    NotFound,
+    PayloadTooLarge,
+    PreconditionFailed,
+    Refusal,
+    Rejected,
+    Unauthorized,
+    Unavailable,
+)
 from picker.plugin import (
     Admitter,
     AsyncDataProducer,
@@ -42,15 +53,18 @@ __all__ = [
     "EndpointMetrics",
     "EndpointWatcher",
     "Filter",
+    "Forbidden",
     "Handle",
     "InferenceRequest",
     "Internal",
+    "NotFound",
     "Parameters",
     "ParsedBody",
     "Parser",
     "PayloadTooLarge",
     "Picker",
     "PreRequest",
+    "PreconditionFailed",
     "ProfileHandler",
     "ProfileResult",
     "Prompt",
@@ -65,6 +79,7 @@ __all__ = [
     "Scorer",
     "Screener",
     "Snapshot",
+    "Unauthorized",
     "Unavailable",
     "Usage",
     "UsageFormat",
