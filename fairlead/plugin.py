@@ -4,7 +4,18 @@ A plugin is a class that has the methods of one or more extension points (the pr
 """
 
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
-from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal, Rejected, Unavailable
+from picker.errors import (
+    BadRequest,
+    Forbidden,
+    Internal,
+    NotFound,
+    PayloadTooLarge,
+    PreconditionFailed,
+    Refusal,
+    Rejected,
+    Unauthorized,
+    Unavailable,
+)
 from picker.plugin import (
     Admitter,
     AsyncDataProducer,
@@ -64,9 +75,11 @@ __all__ = [
     "FairQueue",
     "FairnessPolicy",
     "Filter",
+    "Forbidden",
     "Handle",
     "InferenceRequest",
     "Internal",
+    "NotFound",
     "OrderingPolicy",
     "Parameters",
     "ParsedBody",
@@ -74,6 +87,7 @@ __all__ = [
     "PayloadTooLarge",
     "Picker",
     "PreRequest",
+    "PreconditionFailed",
     "ProfileHandler",
     "ProfileResult",
     "Prompt",
@@ -90,6 +104,7 @@ __all__ = [
     "Scorer",
     "Screener",
     "Snapshot",
+    "Unauthorized",
     "Unavailable",
     "Usage",
     "UsageFormat",

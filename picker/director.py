@@ -97,8 +97,12 @@ class Director:
                 received_s=received_s,
                 payload=body if stages.prepare is not None else b"",
             )
-            for processor in stages.request_header:
-                processor.request_header(request)
+            for processor, timer in stages.request_header:
+                began = time.perf_counter()
+                try:
+                    processor.request_header(request)
+                finally:
+                    timer.observe(time.perf_counter() - began)
             if stages.at_once:
                 snapshot = self._pool.snapshot()
                 stages.shedder.shed(request, snapshot, self._ledger.now())
@@ -173,19 +177,29 @@ class Director:
     def _route(self, request: InferenceRequest, snapshot: Snapshot, subset: Sequence[str] | None) -> Exchange:
         stages = self.stages
         candidates = self._candidates(snapshot, subset)
-        for screener in stages.screeners:
-            candidates = screener.screen(request, candidates)
+        for screener, timer in stages.screeners:
+            began = time.perf_counter()
+            try:
+                candidates = screener.screen(request, candidates)
+            finally:
+                timer.observe(time.perf_counter() - began)
             if not len(candidates):
                 raise Unavailable("screeners eliminated all endpoint candidates")
-        for producer in stages.producers:
+        for producer, timer in stages.producers:
+            began = time.perf_counter()
             try:
                 producer.produce(request, candidates)
             except Exception:
                 log.exception("request %s goes on without data: %s failed", request.request_id, getattr(producer, "name", producer))
+            timer.observe(time.perf_counter() - began)
         if stages.admitters:
             now_s = self._ledger.now()
-            for admitter in stages.admitters:
-                admitter.admit(request, candidates, now_s)
+            for admitter, timer in stages.admitters:
+                began = time.perf_counter()
+                try:
+                    admitter.admit(request, candidates, now_s)
+                finally:
+                    timer.observe(time.perf_counter() - began)
         return self._schedule(request, snapshot, candidates)
 
     def _schedule(self, request: InferenceRequest, snapshot: Snapshot, candidates: Candidates) -> Exchange:
@@ -203,8 +217,10 @@ class Director:
         best = result.picked[0]
         position, endpoint = result.positions[best], result.candidates[best]
         self._attempts.cell("success", target, endpoint.name, endpoint.namespace, str(endpoint.port)).value += 1
-        for hook in self.stages.pre_request:
+        for hook, timer in self.stages.pre_request:
+            began = time.perf_counter()
             hook.pre_request(request, snapshot, position)
+            timer.observe(time.perf_counter() - began)
         # The exchange keeps the request while the answer streams. A million tokens are 4 MB; matches of 1,000 endpoints are 40 KB.
         request.body.prompt.forget()
         request.working.clear()

@@ -31,6 +31,30 @@ class BadRequest(Refusal):
     code = "BadRequest"
 
 
+class Unauthorized(Refusal):
+    """Nobody knows who asks. For plugins; the picker itself never says this."""
+
+    code = "Unauthorized"
+
+
+class Forbidden(Refusal):
+    """Whoever asks may not. For plugins."""
+
+    code = "Forbidden"
+
+
+class NotFound(Refusal):
+    """What is asked for does not exist. For plugins."""
+
+    code = "NotFound"
+
+
+class PreconditionFailed(Refusal):
+    """The request names a condition that does not hold. For plugins."""
+
+    code = "PreconditionFailed"
+
+
 class PayloadTooLarge(Refusal):
     """The body is larger than the configured limit."""
 

@@ -9,6 +9,7 @@ import enum
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 from picker.accounting.inflight import InFlight, Ticket
@@ -18,6 +19,7 @@ from picker.metrics import Metrics, RequestSeries
 from picker.plugin import ResponseHeaderProcessor, ResponseObserver, ResponseStartObserver
 from picker.request import InferenceRequest
 from picker.result import Decision, Outcome, Response, Usage
+from picker.timing import RESPONSE_COMPLETE, RESPONSE_HEADER, RESPONSE_STARTED, Timed, timed
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +51,19 @@ class UsageReader(Protocol):
 class ResponsePlugins:
     """Those that want to see answers."""
 
-    headers: Sequence[ResponseHeaderProcessor] = ()
-    started: Sequence[ResponseStartObserver] = ()
-    complete: Sequence[ResponseObserver] = ()
+    headers: Timed[ResponseHeaderProcessor] = ()
+    started: Timed[ResponseStartObserver] = ()
+    complete: Timed[ResponseObserver] = ()
     need_usage: bool = False
     """One of them works with token usage: bodies are read whatever the settings say."""
 
     @classmethod
-    def among(cls, plugins: Sequence[object]) -> ResponsePlugins:
+    def among(cls, plugins: Sequence[object], metrics: Metrics) -> ResponsePlugins:
         """`NO_RESPONSE_PLUGINS` when there are none: that costs an answer nothing."""
         found = cls(
-            [p for p in plugins if isinstance(p, ResponseHeaderProcessor)],
-            [p for p in plugins if isinstance(p, ResponseStartObserver)],
-            [p for p in plugins if isinstance(p, ResponseObserver)],
+            timed(metrics, RESPONSE_HEADER, [p for p in plugins if isinstance(p, ResponseHeaderProcessor)]),
+            timed(metrics, RESPONSE_STARTED, [p for p in plugins if isinstance(p, ResponseStartObserver)]),
+            timed(metrics, RESPONSE_COMPLETE, [p for p in plugins if isinstance(p, ResponseObserver)]),
             any(getattr(p, "needs_usage", False) for p in plugins),
         )
         return found if found.headers or found.started or found.complete else NO_RESPONSE_PLUGINS
@@ -186,12 +188,14 @@ class Exchange:
             return ()
         self._response = response = Response(self._endpoint, status, headers, streaming)
         more: list[tuple[str, bytes]] = []
-        for plugin in self._plugins.headers:
+        for plugin, timer in self._plugins.headers:
+            began = perf_counter()
             try:
                 for name, value in (plugin.response_header(self.request, response) or NO_MORE).items():
                     more.append((name, value.encode()))
             except Exception:
                 log.exception("a plugin failed to see response headers")
+            timer.observe(perf_counter() - began)
         return more
 
     def ask_for_report(self) -> bool:
@@ -255,11 +259,13 @@ class Exchange:
             self._ticket.first_token()
         if self._plugins.started and self.request is not None:
             response = self._answer()
-            for plugin in self._plugins.started:
+            for plugin, timer in self._plugins.started:
+                began = perf_counter()
                 try:
                     plugin.response_started(self.request, response)
                 except Exception:
                     log.exception("a plugin failed to see a response start")
+                timer.observe(perf_counter() - began)
 
     def _answer(self) -> Response:
         """For plugins; a proxy may show the body of an answer and not its head."""
@@ -333,12 +339,15 @@ class Exchange:
         response.usage = usage
         response.ttft_s = None if self._first_s is None else self._first_s - self._received_s
         response.total_s = now - self._received_s
-        for plugin in self._plugins.complete:
+        for plugin, timer in self._plugins.complete:
+            began = perf_counter()
             try:
                 said = plugin.response_complete(request, response)
             except Exception:
                 log.exception("a plugin failed to see the end of a response")
                 continue
+            finally:
+                timer.observe(perf_counter() - began)
             for namespace, values in (said or {}).items():
                 if self.metadata is None:
                     self.metadata = {}

@@ -7,11 +7,13 @@ from typing import Protocol
 
 from picker.errors import Refusal
 from picker.exchange import NO_RESPONSE_PLUGINS, Exchange, ResponsePlugins
+from picker.metrics import Metrics
 from picker.parsing.paths import ParserSet
 from picker.plugin import Admitter, DataProducer, Parser, PreRequest, RequestHeaderProcessor, Screener
 from picker.request import InferenceRequest
 from picker.scheduling.scheduler import Scheduler
 from picker.snapshot import Snapshot
+from picker.timing import ADMISSION, DATA_PRODUCER, PRE_REQUEST, REQUEST_HEADER, SCREENER, Timed, timed
 
 
 class Shedder(Protocol):
@@ -59,6 +61,7 @@ class Stages:
         parsers: Sequence[Parser],
         shedder: Shedder,
         scheduler: Scheduler,
+        metrics: Metrics,
         *,
         request_header: Sequence[RequestHeaderProcessor] = (),
         flow: FlowController | None = None,
@@ -73,13 +76,13 @@ class Stages:
         self.parsers = ParserSet(parsers)
         self.shedder = shedder
         self.scheduler = scheduler
-        self.request_header = tuple(request_header)
+        self.request_header: Timed[RequestHeaderProcessor] = timed(metrics, REQUEST_HEADER, request_header)
         self.flow = flow
         self.prepare = prepare
-        self.screeners = tuple(screeners)
-        self.producers = tuple(producers)
-        self.admitters = tuple(admitters)
-        self.pre_request = tuple(pre_request)
+        self.screeners: Timed[Screener] = timed(metrics, SCREENER, screeners)
+        self.producers: Timed[DataProducer] = timed(metrics, DATA_PRODUCER, producers)
+        self.admitters: Timed[Admitter] = timed(metrics, ADMISSION, admitters)
+        self.pre_request: Timed[PreRequest] = timed(metrics, PRE_REQUEST, pre_request)
         self.response = response
         self.at_once = flow is None and prepare is None
         """No request ever waits."""

@@ -109,7 +109,7 @@ def _reports(
 def _teach(pipeline: Pipeline, datastore: Datastore, text: bytes) -> None:
     snapshot = datastore.snapshot()
     for position in range(0, len(snapshot), 3):
-        for hook in pipeline.stages.pre_request:
+        for hook, _ in pipeline.stages.pre_request:
             hook.pre_request(_request(text), snapshot, position)
 
 

@@ -6,12 +6,18 @@ from picker.errors import Evicted, Refusal
 from picker.extproc.events import ImmediateReply
 from picker.extproc.headers import DROP_REASON
 
-HTTP_STATUS = {"BadRequest": 400, "PayloadTooLarge": 413, "ResourceExhausted": 429, "Internal": 500, "ServiceUnavailable": 503}
+HTTP_STATUS = {
+    "BadRequest": 400, "Unauthorized": 401, "Forbidden": 403, "NotFound": 404, "PreconditionFailed": 412, "PayloadTooLarge": 413,
+    "ResourceExhausted": 429, "Internal": 500, "ServiceUnavailable": 503,
+}  # fmt: skip
+"""By code; of a code that somebody else has made up, that of Internal."""
 
-
-GRPC_STATUS = {"BadRequest": 3, "PayloadTooLarge": 8, "ResourceExhausted": 8, "Internal": 13, "ServiceUnavailable": 14}
-"""INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left to itself the proxy would translate the HTTP status: 400 to INTERNAL,
-429 to UNAVAILABLE (gRPC's http-grpc-status-mapping.md)."""
+GRPC_STATUS = {
+    "BadRequest": 3, "Unauthorized": 16, "Forbidden": 7, "NotFound": 5, "PreconditionFailed": 9, "PayloadTooLarge": 8,
+    "ResourceExhausted": 8, "Internal": 13, "ServiceUnavailable": 14,
+}  # fmt: skip
+"""INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND, FAILED_PRECONDITION, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left
+to itself the proxy would translate the HTTP status: 400 to INTERNAL, 429 to UNAVAILABLE (gRPC's http-grpc-status-mapping.md)."""
 
 
 def refused(refusal: Refusal, *, grpc: bool = False) -> ImmediateReply:
@@ -24,9 +30,9 @@ def refused(refusal: Refusal, *, grpc: bool = False) -> ImmediateReply:
     # The reference sends the text of an eviction as it is.
     text = refusal.message if isinstance(refusal, Evicted) else f"inference error: {refusal.code} - {refusal.message}"
     return ImmediateReply(
-        HTTP_STATUS[refusal.code],
+        HTTP_STATUS.get(refusal.code, HTTP_STATUS["Internal"]),
         text.encode(),
         headers,
         details=f"fairlead_{refusal.code}",
-        grpc_status=GRPC_STATUS[refusal.code] if grpc else None,
+        grpc_status=GRPC_STATUS.get(refusal.code, GRPC_STATUS["Internal"]) if grpc else None,
     )

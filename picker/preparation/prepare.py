@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
 from picker.metrics import Metrics
 from picker.plugin import AsyncDataProducer
 from picker.request import InferenceRequest
 from picker.tasks import TaskOwner
+from picker.timing import DATA_PRODUCER, timer
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ class _Producer:
         self._timeout_s: float = getattr(plugin, "timeout_s", DEFAULT_TIMEOUT_S)
         self._wants: Callable[[InferenceRequest], bool] | None = getattr(plugin, "wants", None)
         self._failures = metrics.preparation_failures
+        self._took = timer(metrics, DATA_PRODUCER, plugin)
         self._logged_s = float("-inf")
         self._unlogged = 0
 
@@ -120,6 +123,7 @@ class _Producer:
 
     async def ask(self, request: InferenceRequest) -> None:
         """Raises nothing but CancelledError."""
+        began = perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
                 await self._plugin.prepare(request)
@@ -128,6 +132,8 @@ class _Producer:
             self.failed("timeout", f"nothing within {self._timeout_s:g} s" if limit.expired() else str(error) or "timeout")
         except Exception as error:
             self.failed("error", f"{type(error).__name__}: {error}")
+        finally:
+            self._took.observe(perf_counter() - began)
 
     def failed(self, reason: str, detail: str) -> None:
         """Count, and log now and then: when a tokenizer is down, every request finds out."""

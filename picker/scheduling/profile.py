@@ -11,12 +11,12 @@ from time import perf_counter
 from typing import Any
 
 from picker.errors import REJECTED_SATURATED, Rejected
-from picker.instruments import Distribution
 from picker.metrics import Metrics
 from picker.plugin import Filter, Picker, Scorer
 from picker.request import InferenceRequest
 from picker.result import FilterStep, ProfileResult, ScorerLabel
 from picker.snapshot import Candidates
+from picker.timing import FILTER, PICKER, SCORER, timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +35,33 @@ class Profile:
         self.filters = tuple(filters)
         self.scorers = tuple(scorers)
         self.picker = picker
-        self._filters = [(f, _name(f), _timer(metrics, "Filter", f)) for f in filters]
-        self._scorers = [(_bounded(s.plugin), _timer(metrics, "Scorer", s.plugin)) for s in scorers]
+        self._filters = [(f, _name(f), timer(metrics, FILTER, f)) for f in filters]
+        self._scorers = [(_bounded(s.plugin), timer(metrics, SCORER, s.plugin)) for s in scorers]
         self._labels = tuple([ScorerLabel(_name(s.plugin), _type(s.plugin), s.weight) for s in scorers])
         self._weights = tuple([s.weight for s in scorers])
         self._pick = picker.pick
-        self._pick_timer = _timer(metrics, "Picker", picker)
+        self._pick_timer = timer(metrics, PICKER, picker)
 
     def run(self, request: InferenceRequest, candidates: Candidates) -> ProfileResult:
         """Raises Rejected when the filters leave nothing."""
         steps: list[FilterStep] = []
         started = perf_counter()
-        for plugin, name, timer in self._filters:
+        for plugin, name, took in self._filters:
             before = candidates
             candidates = plugin.filter(request, before)
             if len(candidates) != len(before):
                 steps.append(FilterStep(name, before.endpoints, before.positions, candidates.positions))
             ended = perf_counter()
-            timer.observe(ended - started)
+            took.observe(ended - started)
             started = ended
             if not candidates:
                 raise Rejected("no endpoints available for the given request", drop_reason=REJECTED_SATURATED)
 
         columns: list[Sequence[float]] = []
-        for score, timer in self._scorers:
+        for score, took in self._scorers:
             columns.append(score(request, candidates))
             ended = perf_counter()
-            timer.observe(ended - started)
+            took.observe(ended - started)
             started = ended
         totals = _totals(self._weights, columns) if columns else [0.0] * len(candidates)
         started = perf_counter()
@@ -114,7 +114,3 @@ def _type(plugin: Any) -> str:
 
 def _name(plugin: Any) -> str:
     return str(plugin.name)
-
-
-def _timer(metrics: Metrics, extension_point: str, plugin: Any) -> Distribution:
-    return metrics.plugin_duration.cell(extension_point, _type(plugin), _name(plugin))

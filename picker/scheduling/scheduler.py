@@ -11,6 +11,7 @@ from picker.request import InferenceRequest
 from picker.result import ProfileResult
 from picker.scheduling.profile import Profile
 from picker.snapshot import Candidates
+from picker.timing import PROCESS_RESULTS, PROFILE_PICKER, timer
 
 
 class Scheduler:
@@ -21,12 +22,19 @@ class Scheduler:
         self.profiles = dict(profiles)
         self._names = tuple(self.profiles)
         self._duration = metrics.scheduler_duration.cell()
+        self._choosing = timer(metrics, PROFILE_PICKER, handler)
+        self._concluding = timer(metrics, PROCESS_RESULTS, handler)
 
     def schedule(self, request: InferenceRequest, candidates: Candidates) -> ProfileResult:
         """The primary profile's result. Raises a Refusal when no endpoint is left."""
         started = perf_counter()
         try:
-            results = {name: self.profiles[name].run(request, candidates) for name in self.handler.profiles(request, self._names)}
-            return results[self.handler.primary(results)]
+            names = self.handler.profiles(request, self._names)
+            self._choosing.observe(perf_counter() - started)
+            results = {name: self.profiles[name].run(request, candidates) for name in names}
+            ran = perf_counter()
+            primary = self.handler.primary(results)
+            self._concluding.observe(perf_counter() - ran)
+            return results[primary]
         finally:
             self._duration.observe(perf_counter() - started)

@@ -19,7 +19,8 @@ from picker.effective import document, explained
 from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
 from picker.yaml_source import YamlSource
-from tests.picker.test_loader import HEAD, WELL_KNOWN
+from tests.picker.test_loader import HEAD
+from tests.picker.well_known import WELL_KNOWN
 
 FLOW = """
 featureGates: [flowControl]

@@ -15,6 +15,7 @@ from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.yaml_source import YamlSource
+from tests.picker.well_known import WELL_KNOWN
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 
@@ -53,7 +54,12 @@ def test_the_default_pipeline() -> None:
     assert types(made.stages.parsers.parsers) == PARSERS
     assert types([made.detector, made.stages.scheduler.handler]) == ["utilization-detector", "single-profile-handler"]
     assert isinstance(made.stages.shedder, Shedding)
-    assert types(made.producers) == types(made.stages.pre_request) == types(made.watchers) == ["approx-prefix-cache-producer"]
+    assert (
+        types(made.producers)
+        == types([hook for hook, _ in made.stages.pre_request])
+        == types(made.watchers)
+        == ["approx-prefix-cache-producer"]
+    )
 
 
 def test_nothing_but_the_head_is_a_profile_that_picks_at_random() -> None:
@@ -84,82 +90,6 @@ def test_names_and_weights() -> None:
 
 
 # As they are found in the field's charts and guides.
-WELL_KNOWN = {
-    "load and prefix": """
-plugins:
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
-- type: max-score-picker
-- type: single-profile-handler
-schedulingProfiles:
-- name: default
-  plugins:
-  - pluginRef: queue-scorer
-    weight: 2
-  - pluginRef: kv-cache-utilization-scorer
-    weight: 2
-  - pluginRef: prefix-cache-scorer
-    weight: 3
-  - pluginRef: max-score-picker
-""",
-    "lora": """
-plugins:
-- type: lora-affinity-scorer
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
-  parameters: {}
-- type: openai-parser
-requestHandler:
-  parsers:
-  - pluginRef: openai-parser
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer, weight: 1}
-  - {pluginRef: kv-cache-utilization-scorer, weight: 1}
-  - {pluginRef: prefix-cache-scorer, weight: 1}
-  - {pluginRef: lora-affinity-scorer, weight: 1}
-""",
-    "tuned prefix cache": """
-plugins:
-- type: approx-prefix-cache-producer
-  parameters: {autoTune: false, blockSizeTokens: 64, maxPrefixTokensToMatch: 16384, lruCapacityPerServer: 31250}
-- type: prefix-cache-scorer
-  parameters: {prefixMatchInfoProducerName: approx-prefix-cache-producer, matchLengthWeight: 0.5}
-- type: decode-filter
-- type: weighted-random-picker
-  parameters: {maxNumOfEndpoints: 3}
-schedulingProfiles:
-- name: decode
-  plugins:
-  - pluginRef: decode-filter
-  - pluginRef: prefix-cache-scorer
-    weight: 50
-  - pluginRef: weighted-random-picker
-""",
-    "payload agnostic": """
-plugins:
-- type: passthrough-parser
-- type: active-request-scorer
-  parameters: {idleThreshold: 2, maxBusyScore: 0.5}
-- type: utilization-detector
-  parameters: {queueDepthThreshold: 10, kvCacheUtilThreshold: 0.9, metricsStalenessThreshold: 500ms, headroom: 0.1}
-flowControl:
-  saturationDetector: {pluginRef: utilization-detector}
-schedulingProfiles:
-- name: default
-  plugins:
-  - pluginRef: active-request-scorer
-""",
-    "token load": """
-plugins:
-- type: token-load-scorer
-  parameters: {queueThresholdTokens: 100000}
-- type: running-requests-size-scorer
-""",
-}
 
 
 @pytest.mark.parametrize("name", WELL_KNOWN)

@@ -122,7 +122,8 @@ class World:
         self.gate = gate
         if gate is not None:
             stages = self.director.stages
-            self.director.stages = Stages(stages.parsers.parsers, stages.shedder, stages.scheduler, flow=gate, prepare=stages.prepare)
+            parts = (stages.parsers.parsers, stages.shedder, stages.scheduler, self.metrics)
+            self.director.stages = Stages(*parts, flow=gate, prepare=stages.prepare)
         self._options: dict[str, Any] = {
             "max_body_bytes": max_body_bytes,
             "use_subset": use_subset,

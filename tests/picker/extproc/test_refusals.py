@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from picker.errors import REJECTED_SATURATED, Rejected
+from picker.errors import (
+    REJECTED_SATURATED,
+    BadRequest,
+    Forbidden,
+    Internal,
+    NotFound,
+    PayloadTooLarge,
+    PreconditionFailed,
+    Refusal,
+    Rejected,
+    Unauthorized,
+    Unavailable,
+)
 from picker.extproc.events import (
     BodyMode,
     HeadersReply,
@@ -24,6 +36,7 @@ from picker.extproc.events import (
 from picker.extproc.headers import CONTROL
 from picker.request import InferenceRequest
 from picker.snapshot import Snapshot
+from picker.timing import ADMISSION, PRE_REQUEST, timed
 from tests.picker.extproc.transcript import ASKING, ID, PODS, Step, Transcript, completion, hears, play, refused, says
 from tests.picker.world import PASSTHROUGH, P, World, at, config
 
@@ -169,6 +182,8 @@ def test_refusal(transcript: Transcript) -> None:
 class Denies:
     """An admitter that turns everything away."""
 
+    type = name = "denies"
+
     def __init__(self, error: Exception) -> None:
         self.error = error
 
@@ -199,7 +214,7 @@ def _converse(world: World) -> list[object]:
 def test_an_admitters_refusal_comes_with_its_reason_and_a_hint_when_to_retry() -> None:
     world = World(*PODS)
     denies = Denies(Rejected("system saturated, sheddable request dropped", drop_reason=REJECTED_SATURATED, retry_after_s=0.4))
-    world.director.stages.admitters = (denies,)
+    world.director.stages.admitters = timed(world.metrics, ADMISSION, [denies])
     (reply,) = _converse(world)
     assert isinstance(reply, ImmediateReply)
     plain = refused(429, "ResourceExhausted - system saturated, sheddable request dropped", "rejected-saturated")
@@ -208,17 +223,48 @@ def test_an_admitters_refusal_comes_with_its_reason_and_a_hint_when_to_retry() -
     assert world.outcomes() == {"ResourceExhausted": 1}
 
 
+class Odd(Refusal):
+    """With a code nobody knows."""
+
+    code = "Teapot"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "grpc_status"),
+    [
+        (BadRequest, 400, 3), (Unauthorized, 401, 16), (Forbidden, 403, 7), (NotFound, 404, 5), (PreconditionFailed, 412, 9),
+        (PayloadTooLarge, 413, 8), (Rejected, 429, 8), (Internal, 500, 13), (Unavailable, 503, 14), (Odd, 500, 13),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_plugin_may_refuse_with_any_code(kind: type[Refusal], status: int, grpc_status: int, grpc: bool) -> None:
+    world = World(*PODS)
+    world.director.stages.admitters = timed(world.metrics, ADMISSION, [Denies(kind("not today"))])
+    conversation = world.conversation()
+    kind_of_call = [("content-type", b"application/grpc")] if grpc else []
+    (reply,) = [*conversation.receive(RequestHeaders([*ASKING, *kind_of_call])), *conversation.receive(RequestBody(BODY, True))]
+    assert isinstance(reply, ImmediateReply)
+    assert (reply.status, reply.body, reply.grpc_status) == (
+        status,
+        f"inference error: {kind.code} - not today".encode(),
+        grpc_status if grpc else None,
+    )
+    assert reply.set_headers == []
+    conversation.end()
+    assert world.outcomes() == {kind.code: 1}
+
+
 def _break_scorer(world: World) -> None:
     profile = next(iter(world.director.stages.scheduler.profiles.values()))
     profile._scorers[1] = (Breaks().score, profile._scorers[1][1])
 
 
 def _break_admitter(world: World) -> None:
-    world.director.stages.admitters = (Denies(KeyError("x")),)
+    world.director.stages.admitters = timed(world.metrics, ADMISSION, [Denies(KeyError("x"))])
 
 
 def _break_hook(world: World) -> None:
-    world.director.stages.pre_request = (Breaks(),)
+    world.director.stages.pre_request = timed(world.metrics, PRE_REQUEST, [Breaks()])
 
 
 @pytest.mark.parametrize("damage", [_break_scorer, _break_admitter, _break_hook])

@@ -37,6 +37,8 @@ CONFIG = config(
 class Watcher:
     """Counts what a response plugin is told, and raises each time."""
 
+    type = name = "watcher"
+
     def __init__(self) -> None:
         self.started = 0
         self.causes: list[str] = []
@@ -52,7 +54,7 @@ class Watcher:
 
 def watched(world: World) -> Watcher:
     watcher, plugins = Watcher(), world.director.stages.response
-    world.director.stages.response = type(plugins).among([watcher, *plugins.complete])
+    world.director.stages.response = type(plugins).among([watcher, *[plugin for plugin, _ in plugins.complete]], world.metrics)
     return watcher
 
 

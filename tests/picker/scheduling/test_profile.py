@@ -141,6 +141,8 @@ def test_every_plugin_is_timed_under_its_stage() -> None:
         ("Filter", "decode-filter", "decode-filter"): 1,
         ("Scorer", "queue-scorer", "q"): 1,
         ("Picker", "max-score-picker", "max-score-picker"): 1,
+        ("ProfilePicker", "single-profile-handler", "single-profile-handler"): 1,
+        ("ProcessProfilesResults", "single-profile-handler", "single-profile-handler"): 1,
     }
     assert sum(metrics.scheduler_duration.cell().counts) == 1
 

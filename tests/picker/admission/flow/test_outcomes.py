@@ -11,6 +11,7 @@ from picker.admission.flow.room import Room
 from picker.admission.flow.settings import EvictionSettings
 from picker.extproc.conversation import Conversation
 from picker.extproc.events import HeadersReply, ImmediateReply, Reply, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
+from picker.timing import REQUEST_HEADER, timed
 from tests.picker.admission.flow.rig import Clock
 from tests.picker.scheduling.pool import build
 from tests.picker.world import P, World
@@ -33,6 +34,8 @@ flowControl:
 
 class ByHeader:
     """Takes a request's priority from a header, in place of objectives."""
+
+    type = name = "by-header"
 
     def request_header(self, request) -> None:  # type: ignore[no-untyped-def]
         request.priority = int(request.headers.get("x-test-priority", "0"))
@@ -80,7 +83,7 @@ class Queueing:
             settings = replace(settings, eviction=eviction)
         room = Room(settings.detector, world.datastore.snapshot)
         self.controller = FlowController(settings, room, Books(world.metrics, "pool"), lambda: self.clock.now, self.clock.call_later)
-        world.director.stages.request_header = (ByHeader(),)
+        world.director.stages.request_header = timed(world.metrics, REQUEST_HEADER, [ByHeader()])
         world.director.stages.queue_with(self.controller)
 
     def ask(self, **headers: str) -> Stream:
