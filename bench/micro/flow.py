@@ -26,7 +26,14 @@ flowControl:
 
 
 def benches() -> list[tuple[str, Callable[[], object]]]:
-    """One request is queued and another let in, of 5,000 that wait in as many flows. The server takes one at a time."""
+    """One request is queued and another let in, of 5,000 that wait in as many flows; the server takes one at a time. And one alone."""
+    return [
+        ("flow control: straight through, nothing waits", _alone()),
+        *_turns(),
+    ]
+
+
+def _turns() -> list[tuple[str, Callable[[], object]]]:
     return [
         (f"flow control: enqueue and dispatch, {_FLOWS} flows, {name}", _turn(policy))
         for name, policy in (("global strict", "global-strict-fairness-policy"), ("round robin", "round-robin-fairness-policy"))
@@ -38,17 +45,31 @@ class _Timer:
         pass
 
 
-def _turn(policy: str) -> Callable[[], object]:
+def _bench(policy: str) -> tuple[FlowController, Datastore]:
     text = DEFAULT_TEXT.replace("plugins:\n", "plugins:\n- {type: concurrency-detector, parameters: {maxConcurrency: 1}}\n", 1)
     metrics = Metrics()
     settings = load(YamlSource(text + _WITH_QUEUES.format(policy=policy), "bench"), metrics).flow
     assert settings is not None
     datastore = Datastore(now=lambda: 0.0)
     datastore.set_endpoints("bench", [Endpoint("pod", "10.0.0.1", 8000)])
+    room = Room(settings.detector, datastore.snapshot)
+    return FlowController(settings, room, Books(metrics, "bench"), lambda: 0.0, lambda delay_s, callback: _Timer()), datastore
+
+
+def _alone() -> Callable[[], object]:
+    controller, _ = _bench("round-robin-fairness-policy")
+    request = InferenceRequest("id", "/v1/completions", {}, ParsedBody(), "m", "m")
+
+    def decided(refusal: Refusal | None) -> None:
+        assert refusal is None
+        controller.abandoned(request)
+
+    return lambda: controller.enqueue(request, decided)
+
+
+def _turn(policy: str) -> Callable[[], object]:
+    controller, datastore = _bench(policy)
     (state,) = datastore.states()
-    controller = FlowController(
-        settings, Room(settings.detector, datastore.snapshot), Books(metrics, "bench"), lambda: 0.0, lambda delay_s, callback: _Timer()
-    )
     numbers = count()
     marks: list[int] = []
     request = InferenceRequest("id", "/v1/completions", {}, ParsedBody(), "m", "m")

@@ -93,12 +93,12 @@ class ConcurrencyDetector:
         if not len(loads):
             return 1.0
         if self._mode == "requests":
-            return sum(load.requests for load in loads) / (self._requests * len(loads)) if self._requests else 1.0
+            return sum([load.requests for load in loads]) / (self._requests * len(loads)) if self._requests else 1.0
         if self._mode == "tokens":
-            return sum(load.tokens for load in loads) / (self._tokens * len(loads)) if self._tokens else 1.0
+            return sum([load.tokens for load in loads]) / (self._tokens * len(loads)) if self._tokens else 1.0
         if not (self._requests and self._tokens):
             return 1.0
-        return sum(max(load.requests / self._requests, load.tokens / self._tokens) for load in loads) / len(loads)
+        return sum([max(load.requests / self._requests, load.tokens / self._tokens) for load in loads]) / len(loads)
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """As a filter: endpoints below their limits with headroom; all of them when none is."""

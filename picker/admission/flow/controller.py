@@ -62,6 +62,8 @@ class FlowController:
         self._call_later = call_later
         self.bands: dict[int, Band] = {}
         self._descending: list[Band] = []
+        self._priorities: list[int] = []
+        """Of `_descending`."""
         self.requests = 0
         self.bytes = 0
         self._seq = 0
@@ -88,23 +90,28 @@ class FlowController:
     def enqueue(self, request: InferenceRequest, decided: Callable[[Refusal | None], None]) -> QueuedRequest:
         """See `picker.director.FlowController`. Raises Rejected when the queues are full, Unavailable when nothing can be waited for."""
         now_s = self._now()
-        band = self._band(request.priority, now_s)
+        band = self.bands.get(request.priority) or self._band(request.priority, now_s)
         settings = self.settings
         if self._closed:
             raise self._books.refused(request, Outcome.REJECTED_OTHER, _shutting_down(), now_s)
-        self._look_at_pool(now_s)
-        ttl_s = settings.default_ttl_s
-        if not settings.as_reference:
-            ttl_s = request_ttl_s(request.headers, ttl_s)
+        saturation = self._look(now_s)
         refusal: Refusal
         if self._deadlines.empty_since_s is not None and settings.no_endpoint_ttl_s <= 0:
             refusal = Unavailable("no endpoints available: the pool is empty", drop_reason=REJECTED_NO_ENDPOINTS)
             raise self._books.refused(request, Outcome.REJECTED_NO_ENDPOINTS, refusal, now_s)
-        if not self._fits(band, request.size_bytes, now_s):
-            refusal = Rejected(f"queue at capacity: {self._full(band, request.size_bytes)}", drop_reason=REJECTED_SATURATED)
+        full = self._full(band, request.size_bytes)
+        if full and not self._displace(band, request.size_bytes, now_s):
+            refusal = Rejected(f"queue at capacity: {full}", drop_reason=REJECTED_SATURATED)
             raise self._books.refused(request, Outcome.REJECTED_CAPACITY, refusal, now_s)
+        ttl_s = settings.default_ttl_s
+        if not settings.as_reference:
+            ttl_s = request_ttl_s(request.headers, ttl_s)
         self._seq += 1
-        item = QueuedRequest(request, self._flow(band, request.fairness_id), self._seq, now_s, ttl_s, decided)
+        flow = band.flows.get(request.fairness_id) or self._flow(band, request.fairness_id)
+        item = QueuedRequest(request, flow, self._seq, now_s, ttl_s, decided)
+        if not self.requests and not self._cycling and self._passes(band, saturation):
+            self._let_through(item, now_s)
+            return item
         item.key = band.settings.ordering.key(item)
         item.controller_leave = self._left
         band.add(item)
@@ -112,10 +119,28 @@ class FlowController:
         self.bytes += item.size_bytes
         self._deadlines.add(item, settings.no_endpoint_ttl_s)
         self._books.queued(item)
-        self.cycle()
+        self.cycle(saturation)
         self._books.enqueued(item, self._now() - now_s)
         self._wind()
         return item
+
+    def _passes(self, band: Band, saturation: float) -> bool:
+        """Whether a request of this band may go on although nobody has looked at the queues. Only while they are empty."""
+        if self._deadlines.empty_since_s is not None or self._unopened >= _UNOPENED:
+            return False
+        if len(self._descending) == 1:
+            return saturation < self.settings.usage_limit.ceilings(self._priorities, saturation)[0]
+        ceilings = self.settings.usage_limit.ceilings(self._priorities, saturation)
+        return saturation < ceilings[self._descending.index(band)]
+
+    def _let_through(self, item: QueuedRequest, now_s: float) -> None:
+        """Past the empty queues: they cost a third of what an uncontended request costs here."""
+        item.gone = True
+        item.flow.idle_since_s = item.flow.band.idle_since_s = now_s
+        self._tell_policy(item, now_s)
+        self._unopened += 1
+        item.decided(None)
+        self._books.passed(item, self._now() - now_s)
 
     def opened(self, exchange: UnderWay) -> None:
         """A request that was let in is on its way."""
@@ -141,46 +166,55 @@ class FlowController:
 
     # ---- whose turn ------------------------------------------------------------------------------------------------------------
 
-    def cycle(self) -> None:
-        """Let in what there is room for. What is let in may end at once, and call this again: that becomes another round."""
+    def cycle(self, saturation: float | None = None) -> None:
+        """Let in what there is room for. What is let in may end at once, and call this again: that becomes another round.
+
+        `saturation` is the pool's if that has just been looked at.
+        """
         if self._cycling:
             self._again = True
             return
         self._cycling = True
-        began_s = self._now()
+        began_s = now_s = self._now()
         try:
             self._again = True
             while self._again:
                 self._again = False
-                self._expire(self._now())
-                while self.requests and (item := self._next(self._now())) is not None:
-                    self._let_in(item)
+                if saturation is None:
+                    saturation = self._look(now_s)
+                self._expire(now_s)
+                while self.requests and (item := self._next(saturation, now_s)) is not None:
+                    self._let_in(item, now_s)
                     if self.settings.as_reference:
                         return
+                    now_s = self._now()
+                    saturation = self._look(now_s)
+                saturation = None
         finally:
             self._cycling = False
             self._books.cycle(self._now() - began_s)
 
-    def _let_in(self, item: QueuedRequest) -> None:
-        now_s = self._now()
-        band = item.flow.band
+    def _let_in(self, item: QueuedRequest, now_s: float) -> None:
         self._take(item, now_s)
-        band.fair.served(item.flow)
-        dispatched = getattr(band.settings.fairness, "dispatched", None)
-        if dispatched is not None:
-            dispatched(item.flow.fairness_id, now_s - item.enqueued_s, now_s)
+        item.flow.band.fair.served(item.flow)
+        self._tell_policy(item, now_s)
         self._books.ended(item, Outcome.DISPATCHED, now_s)
         self._unopened += 1
         item.decided(None)
 
-    def _next(self, now_s: float) -> QueuedRequest | None:
-        self._look_at_pool(now_s)
+    @staticmethod
+    def _tell_policy(item: QueuedRequest, now_s: float) -> None:
+        """A fairness policy that counts turns over all bands hears of each."""
+        dispatched = getattr(item.flow.band.settings.fairness, "dispatched", None)
+        if dispatched is not None:
+            dispatched(item.flow.fairness_id, now_s - item.enqueued_s, now_s)
+
+    def _next(self, saturation: float, now_s: float) -> QueuedRequest | None:
         if self._deadlines.empty_since_s is not None or self._unopened >= _UNOPENED:
             return None
-        saturation = self.room.saturation(now_s)
-        waiting = [band for band in self._descending if band.requests]
-        ceilings = self.settings.usage_limit.ceilings([b.priority for b in self._descending], saturation)
+        strict = self.settings.as_reference
         allowed: list[Band] = []
+        ceilings = self.settings.usage_limit.ceilings(self._priorities, saturation)
         for band, ceiling in zip(self._descending, ceilings, strict=True):
             if not band.requests:
                 continue
@@ -189,18 +223,17 @@ class FlowController:
                     self.evictor.consider(blocked_priority=band.priority, saturation=saturation, ceiling=ceiling, now_s=now_s)
                 break
             allowed.append(band)
+            if strict or allowed[0].settings.weight is None:
+                break
         if not allowed:
             return None
-        band = allowed[0] if len(waiting) == 1 else self._share(allowed)
-        flow = band.fair.next(now_s)
+        flow = (allowed[0] if len(allowed) == 1 else self._share(allowed)).fair.next(now_s)
         head = None if flow is None else flow.head()
         return head if isinstance(head, QueuedRequest) else None
 
-    def _share(self, bands: Sequence[Band]) -> Band:
-        """The highest band; among weighted ones each in proportion to its weight (smooth weighted round robin)."""
-        first = bands[0]
-        if first.settings.weight is None or self.settings.as_reference:
-            return first
+    @staticmethod
+    def _share(bands: Sequence[Band]) -> Band:
+        """Among weighted bands each has turns in proportion to its weight (smooth weighted round robin)."""
         sharing = [b for b in bands if b.settings.weight is not None]
         total = 0.0
         for band in sharing:
@@ -213,10 +246,8 @@ class FlowController:
 
     # ---- room in the queues ----------------------------------------------------------------------------------------------------
 
-    def _fits(self, band: Band, size_bytes: int, now_s: float) -> bool:
-        """Whether there is a place; requests of lower priority make one. Nobody is displaced unless that makes it."""
-        if not self._full(band, size_bytes):
-            return True
+    def _displace(self, band: Band, size_bytes: int, now_s: float) -> bool:
+        """Whether requests of lower priority make a place. Nobody is displaced unless that makes it."""
         if self.settings.as_reference:
             return False
         displaced = self._victims(band, size_bytes)
@@ -239,7 +270,12 @@ class FlowController:
 
     def _full(self, band: Band, size_bytes: int) -> str:
         """What is at capacity; empty: nothing."""
-        return self._over_all(size_bytes) or self._band_full(band, size_bytes)
+        s = self.settings
+        if s.max_requests and self.requests >= s.max_requests:
+            return f"{s.max_requests} requests"
+        if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
+            return f"{s.max_bytes} bytes"
+        return self._band_full(band, size_bytes)
 
     def _band_full(self, band: Band, size_bytes: int) -> str:
         s = band.settings
@@ -249,22 +285,16 @@ class FlowController:
             return f"{s.max_bytes} bytes of priority {band.priority}"
         return ""
 
-    def _over_all(self, size_bytes: int) -> str:
-        s = self.settings
-        if s.max_requests and self.requests >= s.max_requests:
-            return f"{s.max_requests} requests"
-        if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
-            return f"{s.max_bytes} bytes"
-        return ""
-
     # ---- time ------------------------------------------------------------------------------------------------------------------
 
-    def _look_at_pool(self, now_s: float) -> None:
+    def _look(self, now_s: float) -> float:
+        """The pool's saturation. Notes whether there are endpoints, too: without any other deadlines apply."""
         deadlines = self._deadlines
-        empty = self.room.empty
-        if empty != (deadlines.empty_since_s is not None):
-            deadlines.empty_since_s = now_s if empty else None
+        saturation = self.room.level(now_s)
+        if (saturation is None) != (deadlines.empty_since_s is not None):
+            deadlines.empty_since_s = now_s if saturation is None else None
             deadlines.begin_anew(self._waiting(), self.settings.no_endpoint_ttl_s)
+        return 1.0 if saturation is None else saturation
 
     def _waiting(self) -> list[QueuedRequest]:
         return [item for band in self._descending for flow in band.flows.values() for item in flow.waiting()]
@@ -278,7 +308,6 @@ class FlowController:
             else:
                 text = f"request timed out in queue and no endpoints are available: waited {waited}"
                 self._end(item, Outcome.EVICTED_NO_ENDPOINTS, Unavailable(text, drop_reason=REJECTED_NO_ENDPOINTS), now_s)
-        self._deadlines.tidy(self.requests)
 
     def _wind(self) -> None:
         """A tick while something waits; none otherwise."""
@@ -288,6 +317,7 @@ class FlowController:
     def _ticked(self) -> None:
         self._tick = None
         self.cycle()
+        self._deadlines.tidy(self.requests)
         now_s = self._now()
         if now_s - self._swept_s >= SWEEP_S:
             self.sweep(now_s)
@@ -300,11 +330,13 @@ class FlowController:
             idle = [f for f in band.flows.values() if not f.requests and now_s - f.idle_since_s >= IDLE_FLOW_S]
             for flow in idle:
                 del band.flows[flow.fairness_id]
-                self._books.forget_flow(flow)
+            if idle:
+                self._books.forget_flows(band, idle)
         for band in [b for b in self._descending if not b.flows and b.priority not in self.settings.bands]:
             if now_s - band.idle_since_s >= IDLE_BAND_S:
                 del self.bands[band.priority]
                 self._descending.remove(band)
+                self._priorities.remove(band.priority)
                 self._books.forget_band(band)
 
     # ---- the end ---------------------------------------------------------------------------------------------------------------
@@ -331,7 +363,7 @@ class FlowController:
         else:
             e = settings.eviction
             self.evictor.adopt(e.filter, e.ordering, e.grace_s)
-        before, self.bands, self._descending = self._descending, {}, []
+        before, self.bands, self._descending, self._priorities = self._descending, {}, [], []
         for priority in settings.bands:
             self._band(priority, now_s)
         for old in before:
@@ -367,6 +399,7 @@ class FlowController:
             band = self.bands[priority] = Band(priority, self.settings.band(priority), now_s)
             self._descending.append(band)
             self._descending.sort(key=lambda b: -b.priority)
+            self._priorities = [b.priority for b in self._descending]
         return band
 
     def _flow(self, band: Band, fairness_id: str) -> Flow:
@@ -384,7 +417,7 @@ class FlowController:
 
     def ceilings(self) -> Sequence[float]:
         """By band, highest first."""
-        return self.settings.usage_limit.ceilings([b.priority for b in self._descending], self.saturation)
+        return self.settings.usage_limit.ceilings(self._priorities, self.saturation)
 
     def descending(self) -> Sequence[Band]:
         """Bands, highest first."""

@@ -19,6 +19,7 @@ class QueuedRequest:
     """One request that waits. `key` is the ordering policy's; times are monotonic seconds."""
 
     __slots__ = (
+        "account",
         "controller_leave",
         "deadline_s",
         "decided",
@@ -26,7 +27,6 @@ class QueuedRequest:
         "flow",
         "gone",
         "key",
-        "labels",
         "request",
         "seq",
         "size_bytes",
@@ -46,7 +46,7 @@ class QueuedRequest:
         self.size_bytes = request.size_bytes
         self.decided = decided
         self.key: Any = None
-        self.labels: Any = None
+        self.account: Any = None
         """For whoever counts it."""
         self.gone = False
         self.controller_leave: Callable[[QueuedRequest], None] | None = None
@@ -60,7 +60,7 @@ class QueuedRequest:
 class Flow:
     """The requests of one fairness id in one band, in the order of the ordering policy."""
 
-    __slots__ = ("_dead", "_heap", "band", "bytes", "fairness_id", "idle_since_s", "requests", "turn")
+    __slots__ = ("_dead", "_heap", "account", "band", "bytes", "fairness_id", "idle_since_s", "requests", "turn")
 
     def __init__(self, fairness_id: str, band: Band) -> None:
         self.fairness_id = fairness_id
@@ -70,6 +70,8 @@ class Flow:
         self.idle_since_s = 0.0
         self.turn: Any = None
         """For the fairness policy."""
+        self.account: Any = None
+        """For whoever counts its requests."""
         self._heap: list[tuple[Any, int, QueuedRequest]] = []
         self._dead = 0
 

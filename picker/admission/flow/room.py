@@ -31,11 +31,6 @@ class Room:
         self._all: Candidates = Snapshot(0, [], [], [], []).candidates()
         """All endpoints of `_last`."""
 
-    @property
-    def empty(self) -> bool:
-        """No endpoint is there."""
-        return not len(self._snapshot())
-
     def stale(self, now_s: float) -> int | None:
         """Endpoints that count as full because nothing new is known of them; None when the detector does not look at that."""
         stale = getattr(self.detector, "stale", None)
@@ -56,6 +51,11 @@ class Room:
 
     def saturation(self, now_s: float) -> float:
         """Of the fuller stage; an empty pool is full."""
+        level = self.level(now_s)
+        return 1.0 if level is None else level
+
+    def level(self, now_s: float) -> float | None:
+        """The saturation; None when there are no endpoints."""
         # Asked several times for each request. In nearly every pool all endpoints are of one stage.
         snapshot = self._snapshot()
         if snapshot is not self._last:
@@ -64,6 +64,8 @@ class Room:
             self._last, self._all = snapshot, snapshot.candidates()
         if self._one_stage:
             return self.detector.saturation(self._all, now_s)
+        if not snapshot.endpoints:
+            return None
         return max(self.stages(now_s).values(), default=1.0)
 
     def _arrange(self, snapshot: Snapshot) -> None:

@@ -63,7 +63,9 @@ class History:
             self._send(*values)
         elif what == "leave" and (waiting := self.waiting):
             waiting[values[0] % len(waiting)].leave()
-        elif what == "finish" and rig.under_way:
+        elif what == "finish":
+            if not rig.under_way:
+                return  # nothing happens, so nobody looks whether there is room by now
             rig.under_way[values[0] % len(rig.under_way)].finish()
         elif what == "advance":
             rig.clock.advance(values[0])
