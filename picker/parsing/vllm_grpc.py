@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 from picker.errors import BadRequest
 from picker.grpc_frames import FrameError, only_message
-from picker.parsing.content import pack_token_ids
 from picker.parsing.fields import MAX_TOKENS
 from picker.parsing.paths import SuffixTable
 from picker.plugin import Handle, NoParameters
@@ -100,15 +99,12 @@ def _embed(data: bytes) -> ParsedBody:
 
 def _tokenized(data: bytes) -> Prompt:
     """Of a TokenizedInput only the ids: the text is there for people to read."""
-    ids: list[int] = []
+    ids: list[bytes] = []
     for field, value in fields(data):
         if field == _INPUT_IDS:
             # Writers may pack repeated numbers or not, and readers take both.
-            if isinstance(value, int):
-                ids.append(value & 0xFFFF_FFFF)
-            else:
-                ids += packed_uint32(value)
-    return Prompt(pack_token_ids(ids))
+            ids.append((value & 0xFFFF_FFFF).to_bytes(4, "little") if isinstance(value, int) else packed_uint32(value))
+    return Prompt(b"".join(ids))
 
 
 def _max_tokens(data: bytes, limit: int | None) -> int | None:
