@@ -284,37 +284,6 @@ def test_the_saturation_detector_guards_against_overload(body: str) -> None:
     assert shedding._detector is made.detector
 
 
-def test_a_profile_may_list_what_has_no_effect_there(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        made = pipeline(
-            "plugins: [{type: openai-parser}, {type: queue-scorer}]\n"
-            "schedulingProfiles: [{name: a, plugins: [{pluginRef: openai-parser}, {pluginRef: queue-scorer}]}]"
-        )
-    assert shape(made) == {"a": ([], [("queue-scorer", 1.0)], "max-score-picker")}
-    assert [r.getMessage() for r in caplog.records] == [
-        "epp.yaml:4: schedulingProfiles[0].plugins[0]: 'openai-parser' (openai-parser) is no filter, scorer or picker; "
-        "listing it in a profile has no effect"
-    ]
-
-
-def test_the_load_producer_finds_the_first_prefix_cache_whatever_its_name() -> None:
-    made = pipeline("plugins: [{type: inflight-load-producer}, {type: approx-prefix-cache-producer, name: mine}]")
-    assert [p.name for p in made.producers] == ["mine"]
-    assert made.built["inflight-load-producer"].plugin.prefix is made.producers[0]
-    alone = pipeline("plugins: [{type: inflight-load-producer}]")
-    assert alone.built["inflight-load-producer"].plugin.prefix is alone.producers[0]
-
-
-def test_a_load_producer_is_not_taken_over_with_a_prefix_cache_that_is_gone() -> None:
-    metrics, body = Metrics(), "plugins: [{type: inflight-load-producer}, {type: approx-prefix-cache-producer, name: %s}]"
-    first = load(YamlSource(HEAD + body % "a", "x"), metrics)
-    same = load(YamlSource(HEAD + body % "a", "x"), metrics, Options(), first)
-    other = load(YamlSource(HEAD + body % "b", "x"), metrics, Options(), same)
-    loads = [made.built["inflight-load-producer"].plugin for made in (first, same, other)]
-    assert loads[0] is loads[1] is not loads[2]
-    assert loads[2].prefix is other.producers[0]
-
-
 def test_parsers_keep_the_order_of_the_configuration() -> None:
     body = (
         "plugins: [{type: openai-parser}, {type: passthrough-parser}]\n"

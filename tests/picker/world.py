@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from picker.accounting.decisions import DecisionLog
@@ -101,6 +102,7 @@ class World:
         observe_responses: bool = True,
         gate: Gate | None = None,
         objectives: Table | None = None,
+        plugin_paths: Sequence[Path] = (),
     ) -> None:
         self.now = 100.0
         self.metrics = Metrics()
@@ -108,7 +110,7 @@ class World:
         self.decisions = DecisionLog()
         self.reports = LoadReports(self.datastore.report_load, lambda: self.now)
         self.ledger = Ledger(self.metrics, self._place, lambda: self.now, self.reports.take)
-        self.pipeline = load(YamlSource(config, "test"), self.metrics, Options(experimental=True))
+        self.pipeline = load(YamlSource(config, "test"), self.metrics, Options(experimental=True, plugin_paths=plugin_paths))
         self.objectives = ObjectiveStore(on_rewrite=self.metrics.count_rewrite)
         if objectives is not None:
             self.objectives.replace(objectives)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from picker import loader
+from picker.admission.flow.controller import FlowController
+from picker.admission.flow.observing import Books
+from picker.admission.flow.room import Room
 from picker.errors import ConfigError
 from picker.foreign import finder
 from picker.loader import Options, Pipeline, load
@@ -68,6 +71,25 @@ def offer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(finder, "installed", lambda: found)
 
     return offer
+
+
+POOL = idle(3)
+
+
+class Full:
+    def saturation(self, candidates: object, now_s: float) -> float:
+        return 1.0
+
+
+class Idle:
+    def saturation(self, candidates: object, now_s: float) -> float:
+        return 0.0
+
+
+class Never:
+    """A timer."""
+
+    def cancel(self) -> None: ...
 
 
 def pipeline(type_: str, folder: Path | None = None, parameters: str = "{}") -> Pipeline:
@@ -220,3 +242,45 @@ plugins:
     made = loader.load(YamlSource(text, "test"), Metrics(), loader.Options(plugin_paths=[folder]))
     result = made.stages.scheduler.schedule(request(), idle(2).candidates())
     assert [(c.name, list(c.scores)) for c in result.columns] == [("first", [1.0, 0.0]), ("second", [0.0, 1.0])]
+
+
+def test_a_policy_of_queues_in_a_configuration(folder: Path, write: Write) -> None:
+    module = write("""
+class Newest:
+    def key(self, item):
+        return -item.seq
+
+class Broken:
+    def queue(self):
+        raise KeyError
+
+    def ceilings(self, priorities, saturation):
+        return None
+""")
+    text = f"""\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- {{type: {module}.Newest, name: newest}}
+- {{type: {module}.Broken, name: broken}}
+flowControl:
+  usageLimitPolicyPluginRef: broken
+  defaultPriorityBand: {{orderingPolicyRef: newest, fairnessPolicyRef: broken}}
+"""
+    made = load(YamlSource(text, "config.yaml"), Metrics(), Options(plugin_paths=[folder]))
+    assert made.flow is not None
+    let_in: list[str] = []
+    settings = made.flow
+    controller = FlowController(settings, Room(Full(), lambda: POOL), Books(Metrics(), "pool"), lambda: 1.0, lambda *_: Never())
+    for name in ("first", "second", "third"):
+        asked = request()
+        asked.fairness_id = "same"
+        controller.enqueue(asked, lambda refusal, name=name: let_in.append(name))  # type: ignore[misc]
+    controller.room.detector = Idle()
+    controller.cycle()
+    assert let_in == ["third", "second", "first"]
+    assert [guard.name for guard in made.guards] == ["newest", "broken"]
+    assert set(made.guards[1].taken_out) <= {"FairnessPolicy", "UsageLimitPolicy"}
+    errors = [sum(breaker.state()["errors"].values()) for breaker in made.guards[1].breakers]
+    assert len(errors) == 2 and all(errors)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from picker.extproc.conversation import State
 from picker.extproc.events import HeadersReply, Reply, RequestBody, RequestHeaders, StreamedBodyReply
@@ -73,5 +76,51 @@ async def test_a_client_that_leaves_meanwhile_is_settled(vllm: tuple[Vllm, str])
     await until(lambda: made.page().value("fairlead_requests_in_preparation") == 0)
     made.assert_idle()
     assert said == [] and made.outcomes() == {"ServiceUnavailable": 1}
+    assert made.pipeline.preparation is not None
+    await made.pipeline.preparation.close()
+
+
+FOREIGN = """
+class Tenants:
+    timeout_s = 0.05
+    produces = ("tenant",)
+
+    async def prepare(self, request):
+        import asyncio
+        what = request.headers["x-what"]
+        if what == "raise":
+            raise KeyError("of the plugin")
+        if what == "wait":
+            await asyncio.get_running_loop().create_future()
+        request.working["tenant"] = what
+
+
+class Writes:
+    consumes = ("tenant",)
+    produces = ("written",)
+
+    def produce(self, request, candidates):
+        request.set_header("x-tenant", request.working.get("tenant", "nobody"))
+"""
+
+
+@pytest.mark.parametrize(("what", "tenant"), [("gold", b"gold"), ("raise", b"nobody"), ("wait", b"nobody")])
+async def test_somebody_elses_producer_is_asked_and_its_failures_are_counted(tmp_path: Path, what: str, tenant: bytes) -> None:
+    module = f"preparing_{what}"
+    (tmp_path / f"{module}.py").write_text(FOREIGN)
+    text = config(parameters=f"- type: {module}.Writes\n- type: {module}.Tenants\n")
+    made, said = World(*PODS, config=text, plugin_paths=[tmp_path]), list[Reply]()
+    conversation = made.conversation(said.extend)
+    conversation.receive(RequestHeaders([*ASKING, ("x-what", what.encode())]))
+    conversation.receive(RequestBody(BODY, True))
+    await until(lambda: said)
+    headers = said[0]
+    assert isinstance(headers, HeadersReply) and tenant in str(headers).encode()
+    page = made.page()
+    raised = [s.value for s in page.find("fairlead_plugin_errors_total") if s.labels["kind"] == "raised" and s.value]
+    late = [s.value for s in page.find("fairlead_preparation_failures_total") if s.labels["reason"] == "timeout"]
+    assert (raised, late) == {"gold": ([], []), "raise": ([1], []), "wait": ([], [1])}[what]
+    conversation.end()
+    made.assert_idle()
     assert made.pipeline.preparation is not None
     await made.pipeline.preparation.close()

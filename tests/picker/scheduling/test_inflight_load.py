@@ -11,10 +11,14 @@ from msgspec.structs import replace
 from picker.endpoint import EndpointMetrics
 from picker.errors import ConfigError
 from picker.exchange import Cause, Exchange
+from picker.loader import Options, load
+from picker.metrics import Metrics
 from picker.request import Charge, InferenceRequest
 from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.producers import ApproxPrefixCacheProducer
+from picker.yaml_source import YamlSource
 from tests.picker.scheduling.pool import FakeHandle, build, pool, request
+from tests.picker.test_loader import HEAD, pipeline
 from tests.picker.world import P, World, at, config
 
 HEADERS = {":path": "/v1/completions"}
@@ -190,3 +194,21 @@ def test_a_name_that_is_no_prefix_producer_is_refused() -> None:
         ConfigError, match="'inflight-load-producer' needs a approx-prefix-cache-producer, but 'queue-scorer' is a queue-scorer"
     ):
         World(P(0), config=text)
+
+
+def test_the_load_producer_finds_the_first_prefix_cache_whatever_its_name() -> None:
+    made = pipeline("plugins: [{type: inflight-load-producer}, {type: approx-prefix-cache-producer, name: mine}]")
+    assert [p.name for p in made.producers] == ["mine"]
+    assert made.built["inflight-load-producer"].plugin.prefix is made.producers[0]
+    alone = pipeline("plugins: [{type: inflight-load-producer}]")
+    assert alone.built["inflight-load-producer"].plugin.prefix is alone.producers[0]
+
+
+def test_a_load_producer_is_not_taken_over_with_a_prefix_cache_that_is_gone() -> None:
+    metrics, body = Metrics(), "plugins: [{type: inflight-load-producer}, {type: approx-prefix-cache-producer, name: %s}]"
+    first = load(YamlSource(HEAD + body % "a", "x"), metrics)
+    same = load(YamlSource(HEAD + body % "a", "x"), metrics, Options(), first)
+    other = load(YamlSource(HEAD + body % "b", "x"), metrics, Options(), same)
+    loads = [made.built["inflight-load-producer"].plugin for made in (first, same, other)]
+    assert loads[0] is loads[1] is not loads[2]
+    assert loads[2].prefix is other.producers[0]
