@@ -53,7 +53,12 @@ def test_the_default_pipeline() -> None:
     assert types(made.stages.parsers.parsers) == PARSERS
     assert types([made.detector, made.stages.scheduler.handler]) == ["utilization-detector", "single-profile-handler"]
     assert isinstance(made.stages.shedder, Shedding)
-    assert types(made.producers) == types(made.stages.pre_request) == types(made.watchers) == ["approx-prefix-cache-producer"]
+    assert (
+        types(made.producers)
+        == types([hook for hook, _ in made.stages.pre_request])
+        == types(made.watchers)
+        == ["approx-prefix-cache-producer"]
+    )
 
 
 def test_nothing_but_the_head_is_a_profile_that_picks_at_random() -> None:
@@ -209,6 +214,10 @@ def test_a_producer_may_stand_after_its_scorer_and_have_a_name_of_its_own() -> N
         (
             "plugins:\n- type: queue-scorr",
             "epp.yaml:4: plugins[0].type: plugin type 'queue-scorr' is not registered; did you mean queue-scorer",
+        ),
+        (
+            "plugins:\n- type: slo-headroom-tier-filter",
+            "epp.yaml:4: plugins[0].type: plugin type 'slo-headroom-tier-filter' is not in this version: it belongs to latency prediction",
         ),
         ("plugins:\n- {type: zz, name: mine}", "epp.yaml:4: plugins[0].type: plugin type 'zz' is not registered"),
         (
