@@ -180,6 +180,7 @@ def plugin_name(spec: PluginSpec) -> str:
 
 
 def _check_gates(source: YamlSource, config: EndpointPickerConfig) -> None:
+    asked: dict[str, bool] = {}
     for i, gate in enumerate(config.feature_gates):
         name, equals, value = gate.partition("=")
         where = source.where(f"featureGates[{i}]")
@@ -189,6 +190,9 @@ def _check_gates(source: YamlSource, config: EndpointPickerConfig) -> None:
             raise ConfigError(f"{where}: '{gate}': expected {name}, {name}=true or {name}=false")
         if name == "haPopulateNonLeaderDatastore" and value == "false":
             raise ConfigError(f"{where}: '{gate}': there is no leader election in this version; every picker knows its endpoints")
+        on = value != "false"
+        if asked.setdefault(name, on) is not on:
+            raise ConfigError(f"{where}: '{gate}': an earlier entry says otherwise")
 
 
 def _check_plugins(source: YamlSource, config: EndpointPickerConfig) -> None:

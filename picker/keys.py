@@ -27,3 +27,18 @@ DEFAULT_PRODUCERS = {PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD: 
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 """New name, then its deprecated alias; the new one wins (contract section 1.6)."""
 DEFAULT_FAIRNESS_ID = "default-flow"
+
+DESTINATION = "x-gateway-destination-endpoint"
+SERVED = "x-gateway-destination-endpoint-served"
+SUBSET = "x-gateway-destination-endpoint-subset"
+DROP_REASON = "x-llm-d-request-dropped-reason"
+
+CONTROL = frozenset({
+    *FAIRNESS_ID,
+    "x-llm-d-inference-objective", "x-gateway-inference-objective",
+    "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite",
+    "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms",
+    "x-llm-d-video-fps", "x-llm-d-video-duration-seconds", "x-llm-d-video-resolution",
+    DESTINATION, SERVED, SUBSET, DROP_REASON,
+})  # fmt: skip
+"""Headers that are input to the picker or output of it: neither a model server nor a client gets to see these from the other side."""

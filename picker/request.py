@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from picker.keys import CONTROL
 from picker.prompt import NO_PROMPT, Prompt
 
 
@@ -109,9 +110,12 @@ class InferenceRequest(msgspec.Struct):
 
 
 def check_header(name: object, value: object) -> None:
-    """Raises ValueError unless these can go into a header line as they are."""
+    """Raises ValueError unless these can go into a header line as they are, and the header is not the picker's own: a second
+    `x-gateway-destination-endpoint` would decide where the request goes."""
     if not (isinstance(name, str) and name and name == name.lower() and name.isascii() and name.isprintable() and " " not in name):
         raise ValueError(f"header name {name!r:.80}: expected lower-case ASCII")
+    if name in CONTROL or name == "content-length":
+        raise ValueError(f"header {name}: it is the picker's own")
     if not isinstance(value, str) or any(c in value for c in "\r\n\0"):
         raise ValueError(f"header {name}: {value!r:.80}: expected a text of one line")
     value.encode()  # a lone surrogate: UnicodeEncodeError is a ValueError

@@ -18,9 +18,10 @@ from picker.extproc.events import (
     RequestHeaders,
     TrailersReply,
 )
-from picker.extproc.headers import DESTINATION, LB_NAMESPACE, LOAD_FORMAT, REQUEST_ID, SCORES, as_text, change
+from picker.extproc.headers import LB_NAMESPACE, LOAD_FORMAT, REQUEST_ID, SCORES, as_text, change
 from picker.extproc.response import pieces
 from picker.grpc_frames import is_grpc
+from picker.keys import DESTINATION
 from picker.parsing.rewrite import rewrite_model
 
 _SET = "; set FULL_DUPLEX_STREAMED (or BUFFERED)"

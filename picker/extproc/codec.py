@@ -35,8 +35,9 @@ from picker.extproc.events import (
     StreamedBodyReply,
     TrailersReply,
 )
-from picker.extproc.headers import LB_NAMESPACE, SERVED, SUBSET, SUBSET_NAMESPACE
+from picker.extproc.headers import LB_NAMESPACE, SUBSET_NAMESPACE
 from picker.extproc.pb import ext_proc_pb2 as pb
+from picker.keys import SERVED, SUBSET
 
 
 def decode(data: bytes) -> Event:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from picker.extproc.events import HeaderChange, Headers
+from picker.keys import CONTROL
 
-DESTINATION = "x-gateway-destination-endpoint"
 SCORES = "x-gateway-destination-endpoint-scores"
-SERVED = "x-gateway-destination-endpoint-served"
-SUBSET = "x-gateway-destination-endpoint-subset"
-DROP_REASON = "x-llm-d-request-dropped-reason"
 REQUEST_ID = "x-request-id"
 # ORCA: a model server answers the first with the second (`picker.datalayer.load_report`).
 LOAD_FORMAT = "endpoint-load-metrics-format"
@@ -19,15 +16,6 @@ LOAD_REPORT = "endpoint-load-metrics"
 LB_NAMESPACE = "envoy.lb"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 
-# Input to the picker or output of it: neither a model server nor a client gets to see these from the other side.
-CONTROL = frozenset({
-    "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id",
-    "x-llm-d-inference-objective", "x-gateway-inference-objective",
-    "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite",
-    "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms",
-    "x-llm-d-video-fps", "x-llm-d-video-duration-seconds", "x-llm-d-video-resolution",
-    DESTINATION, SERVED, SUBSET, DROP_REASON,
-})  # fmt: skip
 _NOT_COPIED = CONTROL | {"content-length"}
 
 

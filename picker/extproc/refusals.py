@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from picker.errors import Evicted, Refusal
 from picker.extproc.events import ImmediateReply
-from picker.extproc.headers import DROP_REASON
+from picker.keys import DROP_REASON
 
 HTTP_STATUS = {
     "BadRequest": 400, "Unauthorized": 401, "Forbidden": 403, "NotFound": 404, "PreconditionFailed": 412, "PayloadTooLarge": 413,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,7 @@ async def setting(
     config: str | None = None,
     config_file: Path | None = None,
     more: str = "",
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Setting]:
     """`config` is a whole document in place of the hermetic tests'.
 
@@ -70,7 +71,7 @@ async def setting(
         endpoints = ",".join([pod.address for pod in pods]) or "nowhere.invalid:8000"
         chosen = ["--config-file", str(config_file)] if config_file is not None else ["--config-text", config or config_text(parser, more)]
         async with (
-            PickerProcess("--endpoints", endpoints, *chosen, *flags) as picker,
+            PickerProcess("--endpoints", endpoints, *chosen, *flags, environ=environ) as picker,
             ExtProcClient(picker.target) as client,
         ):
             made = Setting(pods, picker, client)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from picker.extproc.headers import CONTROL, DESTINATION
+from picker.keys import CONTROL, DESTINATION
 from tests.e2e.conftest import check
 from tests.e2e.echo import FORGED, echo_server
 from tests.e2e.raw import chunked, send_raw

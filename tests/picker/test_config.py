@@ -154,6 +154,10 @@ def test_wrong_types_are_refused(body: str, message: str) -> None:
             "flowControl: {priorityBands: [{prio: 1}]}",
             "epp.yaml:3: flowControl.priorityBands[0].prio: Object contains unknown field `prio`",
         ),
+        (
+            "featureGates: [flowControl, flowControl=false]",
+            "epp.yaml:3: featureGates[1]: 'flowControl=false': an earlier entry says otherwise",
+        ),
         ("featureGates: [flowControl=]", "epp.yaml:3: featureGates[0]: 'flowControl=': expected flowControl, flowControl=true or"),
     ],
 )

@@ -140,6 +140,10 @@ def test_a_producer_may_stand_after_its_scorer_and_have_a_name_of_its_own() -> N
             "plugins:\n- type: queue-scorr",
             "epp.yaml:4: plugins[0].type: plugin type 'queue-scorr' is not registered; did you mean queue-scorer",
         ),
+        (
+            "plugins:\n- type: slo-headroom-tier-filter",
+            "epp.yaml:4: plugins[0].type: plugin type 'slo-headroom-tier-filter' is not in this version: it belongs to latency prediction",
+        ),
         ("plugins:\n- {type: zz, name: mine}", "epp.yaml:4: plugins[0].type: plugin type 'zz' is not registered"),
         (
             "plugins:\n- type: max-score-picker\n  parameters:\n    maxNumOfEndpoint: 2",

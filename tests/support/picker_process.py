@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,12 @@ class PickerProcess:
     `--drain-timeout` is. `command` replaces `python -m picker` (the flags are appended).
     """
 
-    def __init__(self, *flags: str, command: Sequence[str] = (sys.executable, "-m", "picker")) -> None:
+    def __init__(
+        self, *flags: str, command: Sequence[str] = (sys.executable, "-m", "picker"), environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`environ` is added to the environment of this process."""
         self.flags = [*flags]
+        self.environ = environ or {}
         self.command = [*command]
         self.grpc_port = self.health_port = self.metrics_port = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -53,7 +57,7 @@ class PickerProcess:
 
     @property
     def stderr(self) -> str:
-        """What the picker has logged so far."""
+        """What the picker has logged so far, and written to its standard output."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -100,7 +104,13 @@ class PickerProcess:
         # The test's own flags come last: of a flag given twice the last one counts.
         with self._log.open("wb") as sink:
             self._process = await asyncio.create_subprocess_exec(
-                *self.command, *flags, *self.flags, stdin=asyncio.subprocess.DEVNULL, stdout=sink, stderr=sink
+                *self.command,
+                *flags,
+                *self.flags,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, **self.environ},
             )
 
     async def _settled(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 
 from picker.plugin import Handle, NoParameters, QueuedItem
 
@@ -42,7 +42,7 @@ class SloDeadlineOrderingPolicy(_Ordering):
     type = "slo-deadline-ordering-policy"
 
     def key(self, item: QueuedItem) -> float:
-        """Received + the header `x-llm-d-slo-ttft-ms`; one that is no number counts as none."""
+        """Received + the header `x-llm-d-slo-ttft-ms`; one that is no number or negative counts as none."""
         for name in SLO_TTFT:
             text = item.request.headers.get(name)
             if text:
@@ -50,5 +50,5 @@ class SloDeadlineOrderingPolicy(_Ordering):
                     ttft_ms = float(text)
                 except ValueError:
                     return inf
-                return item.request.received_s + ttft_ms / 1e3 if isfinite(ttft_ms) else inf
+                return item.request.received_s + ttft_ms / 1e3 if 0 <= ttft_ms < inf else inf
         return inf

@@ -16,7 +16,7 @@ from picker.extproc.events import (
     ResponseBody,
     ResponseHeaders,
 )
-from picker.extproc.headers import DESTINATION
+from picker.keys import DESTINATION
 from tests.picker.extproc.request_transcripts import BODY, JSON, modes
 from tests.picker.extproc.transcript import (
     ASKING,

@@ -15,7 +15,7 @@ from picker.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from picker.extproc.headers import CONTROL, DESTINATION
+from picker.keys import CONTROL, DESTINATION
 from tests.picker.extproc.transcript import (
     ASKED_TRAILERS,
     ASKING,

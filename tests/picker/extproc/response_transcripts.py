@@ -16,7 +16,7 @@ from picker.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from picker.extproc.headers import CONTROL
+from picker.keys import CONTROL
 from tests.picker.extproc.request_transcripts import BODY, JSON, request
 from tests.picker.extproc.transcript import (
     ANSWERED_TRAILERS,

@@ -21,7 +21,7 @@ from picker.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from picker.extproc.headers import DESTINATION
+from picker.keys import DESTINATION
 from tests.picker.extproc.attribute_transcripts import REPORTS
 from tests.picker.extproc.load_report_transcripts import LOAD_REPORTS
 from tests.picker.extproc.request_transcripts import BODY, REQUESTS

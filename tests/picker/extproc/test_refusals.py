@@ -33,7 +33,7 @@ from picker.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from picker.extproc.headers import CONTROL
+from picker.keys import CONTROL
 from picker.request import InferenceRequest
 from picker.snapshot import Snapshot
 from picker.timing import ADMISSION, PRE_REQUEST, timed

@@ -29,7 +29,7 @@ from picker.extproc.events import (
     StreamedBodyReply,
     TrailersReply,
 )
-from picker.extproc.headers import DESTINATION
+from picker.keys import DESTINATION
 from tests.picker.world import HERMETIC, Gate, P, World, at
 
 PODS = (P(0, 3, 0.2), P(1, 0, 0.1), P(2, 10, 0.2))

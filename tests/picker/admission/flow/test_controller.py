@@ -110,11 +110,12 @@ def test_promises_order_all_flows() -> None:
     rig = Rig(capacity=1, default_band=band(order=SloDeadlineOrderingPolicy))
     blocker = rig.send("x")
     none, wrong = rig.send("a"), rig.send("b", headers={"x-slo-ttft-ms": "soon"})
+    pushy = rig.send("e", headers={"x-slo-ttft-ms": "-5000"})
     late, soon = rig.send("c", headers={"x-llm-d-slo-ttft-ms": "900"}), rig.send("d", headers={"x-llm-d-slo-ttft-ms": "100"})
     blocker.finish()
-    for _ in range(3):
+    for _ in range(4):
         rig.under_way[0].finish()
-    assert rig.order[1:] == [soon, late, none, wrong]
+    assert rig.order[1:] == [soon, late, none, wrong, pushy]
 
 
 @pytest.mark.parametrize(
