@@ -24,6 +24,9 @@ TOKEN_PRODUCER = "token-producer"
 DEFAULT_PRODUCERS = {PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD: INFLIGHT_LOAD_PRODUCER, TOKENIZED_PROMPT: TOKEN_PRODUCER}
 """Plugin types that are made with default parameters when somebody consumes the key and nobody configured produces it."""
 
+ABSENT_PRODUCERS = {SESSION_ID: "configure a session-id-producer or an agent-identity"}
+"""What to do about data that somebody consumes and nobody produces."""
+
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 """New name, then its deprecated alias; the new one wins (contract section 1.6)."""
 DEFAULT_FAIRNESS_ID = "default-flow"

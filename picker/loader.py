@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from picker import catalogue
-from picker.accounting.attribute_reporter import RequestAttributeReporter
 from picker.admission.flow.settings import FlowSettings
-from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import Shedding, UtilizationDetector
 from picker.config import REFERENCE, EndpointPickerConfig, FlowControlSpec, PluginSpec, ProfileSpec, WeightedRef, decode, gate, plugin_name
 from picker.data_layer import data_layer
 from picker.datalayer.parts import DataLayerParts
-from picker.errors import ConfigError, Internal
+from picker.errors import ConfigError
 from picker.exchange import ResponsePlugins
 from picker.flow_loader import flow_settings
 from picker.foreign.finder import Finder
@@ -41,12 +39,12 @@ from picker.plugin import (
 from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
-from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
 from picker.scheduling.scheduler import Scheduler
 from picker.stages import Stages
+from picker.wiring import check_data, check_profiles, connect
 from picker.yaml_source import YamlSource
 
 log = logging.getLogger(__name__)
@@ -141,8 +139,8 @@ class _Loader:
             raise ConfigError(f"{self._place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
         return plugin
 
-    def _place_of(self, name: str) -> str:
-        return self._source.where(f"plugins[{self._specs[name][0]}]" if name in self._specs else "plugins")
+    def _place_of(self, name: str, path: str = "") -> str:
+        return self._source.where(f"plugins[{self._specs[name][0]}]{path and '.' + path}" if name in self._specs else "plugins")
 
     def _nearest(self, name: str) -> str:
         return nearest(name, self._specs)
@@ -214,16 +212,8 @@ class _Loader:
         self._make_default_producers()
         plugins = self._plugins()
         producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
-        for producer in producers:
-            labels = (producer.name, producer.type)
-            producer.observe_with(self._metrics.prefix_hit_ratio.cell(*labels), self._metrics.prefix_hit_bytes.cell(*labels))
-        for plugin in plugins:
-            if isinstance(plugin, InflightLoadProducer):
-                plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
-            if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
-                plugin.refuse = Internal
-            if isinstance(plugin, RequestAttributeReporter):
-                plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
+        check_data(plugins, self._place_of)
+        connect(plugins, producers, self._metrics, as_reference=self._config.compat == REFERENCE)
         asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
         preparation = Preparation(asking, self._metrics) if asking else None
         return Pipeline(
@@ -342,10 +332,7 @@ class _Loader:
         if not handlers and len(profiles) > 1:
             raise ConfigError(f"{self._source.where('schedulingProfiles')}: no profile handler configured for {len(profiles)} profiles")
         handler: ProfileHandler = handlers[0] if handlers else self._make_default(SingleProfileHandler.type)
-        if isinstance(handler, SingleProfileHandler) and len(profiles) > 1:
-            raise ConfigError(
-                f"{self._source.where('schedulingProfiles')}: SingleProfileHandler cannot support multiple scheduling profiles"
-            )
+        check_profiles(handler, profiles, self._source.where("schedulingProfiles"), self._place_of)
         return handler
 
     def _parsers(self) -> list[Parser]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from picker.errors import BadRequest
+from picker.errors import BadRequest, Refusal
 from picker.plugin import Handle, NoParameters, Parameters
 from picker.request import InferenceRequest
 from picker.result import ProfileResult
@@ -46,13 +46,15 @@ class HeaderProfileHandler:
 
     def __init__(self, name: str, parameters: HeaderProfileParameters, handle: Handle) -> None:
         self.name = name
-        self._default = parameters.default_profile
+        self.default = parameters.default_profile
+        self.refuse: Callable[[str], Refusal] = BadRequest
+        """Makes what is raised for an unknown profile: a 400, where the reference says 429 (its issue 1686)."""
 
     def profiles(self, request: InferenceRequest, names: Sequence[str]) -> Sequence[str]:
-        """That one. Raises BadRequest when there is none of this name (the reference answers 429, its issue 1686)."""
-        wanted = request.headers.get(PROFILE_HEADER) or self._default
+        """That one. Raises what `refuse` makes when there is none of this name."""
+        wanted = request.headers.get(PROFILE_HEADER) or self.default
         if wanted not in names:
-            raise BadRequest(f"unknown scheduling profile '{wanted}': {PROFILE_HEADER} must be one of {', '.join(names)}")
+            raise self.refuse(f"unknown scheduling profile '{wanted}': {PROFILE_HEADER} must be one of {', '.join(names)}")
         return (wanted,)
 
     def primary(self, results: Mapping[str, ProfileResult]) -> str:

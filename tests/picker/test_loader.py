@@ -179,6 +179,7 @@ REQUIRED = {
     "utilization-filter": "conditions: [{metric: waiting-queue, maxValue: 5}]",
     "header-label-affinity-scorer": "headerName: x-zone, labelKey: zone",
     "file-discovery": "path: endpoints.yaml",
+    "header-profile-handler": "defaultProfile: default",
     "priority-holdback-policy": "minCeiling: 0.5",
     "session-id-producer": "headerName: x-session",
     "request-attribute-reporter": "attributes: [{key: {name: a}, expression: '1'}]",
