@@ -203,6 +203,8 @@ class Director:
         best = result.picked[0]
         position, endpoint = result.positions[best], result.candidates[best]
         self._attempts.cell("success", target, endpoint.name, endpoint.namespace, str(endpoint.port)).value += 1
+        if self.stages.conditional is not None:
+            self.stages.conditional.check(request, snapshot, position)
         for hook in self.stages.pre_request:
             hook.pre_request(request, snapshot, position)
         # The exchange keeps the request while the answer streams. A million tokens are 4 MB; matches of 1,000 endpoints are 40 KB.

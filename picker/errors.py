@@ -37,6 +37,12 @@ class PayloadTooLarge(Refusal):
     code = "PayloadTooLarge"
 
 
+class PreconditionFailed(Refusal):
+    """The client asked for something that holds nowhere now, and wants nothing else."""
+
+    code = "PreconditionFailed"
+
+
 class Rejected(Refusal):
     """Capacity exists but is contended; the client may try again later."""
 

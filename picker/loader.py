@@ -38,6 +38,7 @@ from picker.plugin import (
 )
 from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
+from picker.scheduling.conditional import ConditionalDecode
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
@@ -226,6 +227,7 @@ class _Loader:
                 screeners=[p for p in plugins if isinstance(p, Screener)],
                 producers=[p for p in plugins if isinstance(p, DataProducer)],
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
+                conditional=ConditionalDecode(producers[0]) if producers else None,
                 pre_request=[p for p in plugins if isinstance(p, PreRequest)],
                 response=ResponsePlugins.among(plugins),
             ),

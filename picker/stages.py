@@ -21,6 +21,13 @@ class Shedder(Protocol):
         """Raises Rejected."""
 
 
+class Condition(Protocol):
+    """Whether the chosen endpoint will do."""
+
+    def check(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None:
+        """Raises PreconditionFailed."""
+
+
 class Place(Protocol):
     """In a queue."""
 
@@ -50,7 +57,7 @@ class Stages:
     """The configured stages; replaced as a whole on reload."""
 
     __slots__ = (
-        "admitters", "at_once", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
+        "admitters", "at_once", "conditional", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
         "screeners", "shedder",
     )  # fmt: skip
 
@@ -66,6 +73,7 @@ class Stages:
         screeners: Sequence[Screener] = (),
         producers: Sequence[DataProducer] = (),
         admitters: Sequence[Admitter] = (),
+        conditional: Condition | None = None,
         pre_request: Sequence[PreRequest] = (),
         response: ResponsePlugins = NO_RESPONSE_PLUGINS,
     ) -> None:
@@ -79,6 +87,7 @@ class Stages:
         self.screeners = tuple(screeners)
         self.producers = tuple(producers)
         self.admitters = tuple(admitters)
+        self.conditional = conditional
         self.pre_request = tuple(pre_request)
         self.response = response
         self.at_once = flow is None and prepare is None

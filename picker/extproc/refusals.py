@@ -6,11 +6,24 @@ from picker.errors import Evicted, Refusal
 from picker.extproc.events import ImmediateReply
 from picker.extproc.headers import DROP_REASON
 
-HTTP_STATUS = {"BadRequest": 400, "PayloadTooLarge": 413, "ResourceExhausted": 429, "Internal": 500, "ServiceUnavailable": 503}
+HTTP_STATUS = {
+    "BadRequest": 400,
+    "PreconditionFailed": 412,
+    "PayloadTooLarge": 413,
+    "ResourceExhausted": 429,
+    "Internal": 500,
+    "ServiceUnavailable": 503,
+}
 
-
-GRPC_STATUS = {"BadRequest": 3, "PayloadTooLarge": 8, "ResourceExhausted": 8, "Internal": 13, "ServiceUnavailable": 14}
-"""INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left to itself the proxy would translate the HTTP status: 400 to INTERNAL,
+GRPC_STATUS = {
+    "BadRequest": 3,
+    "PreconditionFailed": 9,
+    "PayloadTooLarge": 8,
+    "ResourceExhausted": 8,
+    "Internal": 13,
+    "ServiceUnavailable": 14,
+}
+"""INVALID_ARGUMENT, FAILED_PRECONDITION, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left to itself the proxy would translate the HTTP status: 400 to INTERNAL,
 429 to UNAVAILABLE (gRPC's http-grpc-status-mapping.md)."""
 
 
