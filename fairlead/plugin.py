@@ -4,7 +4,7 @@ A plugin is a class that has the methods of one or more extension points (the pr
 """
 
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
-from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal, Rejected, Unavailable
+from picker.errors import BadRequest, Internal, PayloadTooLarge, PreconditionFailed, Refusal, Rejected, Unavailable
 from picker.plugin import (
     Admitter,
     AsyncDataProducer,
@@ -25,6 +25,7 @@ from picker.plugin import (
     Scorer,
     Screener,
 )
+from picker.prediction import LatencyPrediction
 from picker.prompt import Prompt
 from picker.request import InferenceRequest, ParsedBody, UsageFormat
 from picker.result import ProfileResult, Response, Usage
@@ -45,12 +46,14 @@ __all__ = [
     "Handle",
     "InferenceRequest",
     "Internal",
+    "LatencyPrediction",
     "Parameters",
     "ParsedBody",
     "Parser",
     "PayloadTooLarge",
     "Picker",
     "PreRequest",
+    "PreconditionFailed",
     "ProfileHandler",
     "ProfileResult",
     "Prompt",

@@ -57,8 +57,8 @@ class Stages:
     """The configured stages; replaced as a whole on reload."""
 
     __slots__ = (
-        "admitters", "at_once", "conditional", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
-        "screeners", "shedder",
+        "admitters", "at_once", "conditional", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response",
+        "scheduler", "screeners", "shedder",
     )  # fmt: skip
 
     def __init__(

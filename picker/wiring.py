@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from picker.accounting.attribute_reporter import RequestAttributeReporter
+from picker.admission.latency_slo import LatencySloAdmitter
 from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.errors import ConfigError, Internal, Rejected
 from picker.keys import ABSENT_PRODUCERS
@@ -48,7 +49,7 @@ def connect(plugins: Sequence[Any], producers: Sequence[ApproxPrefixCacheProduce
             plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
         if isinstance(plugin, RequestAttributeReporter):
             plugin.failures = metrics.attribute_errors.cell(plugin.name)
-        if as_reference and isinstance(plugin, ProbabilisticAdmitter):
+        if as_reference and isinstance(plugin, ProbabilisticAdmitter | LatencySloAdmitter):
             plugin.refuse = Internal
         if as_reference and isinstance(plugin, HeaderProfileHandler):
             plugin.refuse = _no_target

@@ -23,8 +23,8 @@ GRPC_STATUS = {
     "Internal": 13,
     "ServiceUnavailable": 14,
 }
-"""INVALID_ARGUMENT, FAILED_PRECONDITION, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left to itself the proxy would translate the HTTP status: 400 to INTERNAL,
-429 to UNAVAILABLE (gRPC's http-grpc-status-mapping.md)."""
+"""INVALID_ARGUMENT, FAILED_PRECONDITION, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE. Left to itself the proxy would translate the HTTP
+status: 400 to INTERNAL, 429 to UNAVAILABLE (gRPC's http-grpc-status-mapping.md)."""
 
 
 def refused(refusal: Refusal, *, grpc: bool = False) -> ImmediateReply:

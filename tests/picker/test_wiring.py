@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from picker.errors import BadRequest, Rejected
-from tests.picker.scheduling.pool import request
-from tests.picker.test_loader import pipeline, refused
+from picker.errors import BadRequest, Internal, Rejected
+from picker.loader import Options, Pipeline, load
+from picker.metrics import Metrics
+from picker.yaml_source import YamlSource
+from tests.picker.scheduling.pool import idle, request
+from tests.picker.test_loader import HEAD, NEEDS_PREDICTIONS, pipeline, refused
 
 PROFILES = """
 schedulingProfiles:
@@ -57,3 +62,62 @@ def test_a_session_id_that_nobody_reads_is_refused() -> None:
     assert "needs a session-id-producer, but 'chat' is a agent-identity" in refused(f"{affinity}, producer: chat}}]}}}}{wrong}")
     right = "\n- {type: session-id-producer, name: chat, parameters: {headerName: x-chat}}"
     pipeline(f"{affinity}, producer: chat}}]}}}}{right}")
+
+
+PREDICTOR = """
+from fairlead.plugin import LatencyPrediction
+
+class Predictor:
+    produces = frozenset({"latency-prediction"})
+
+    def produce(self, request, candidates):
+        times = [10.0 * (i + 1) for i in range(len(candidates))]
+        request.working["latency-prediction"] = LatencyPrediction(
+            candidates.snapshot, times, times, [25 - t for t in times], [25 - t for t in times]
+        )
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("plugins")
+    (made / "wiring_predictor.py").write_text(PREDICTOR)
+    return made
+
+
+def with_predictor(folder: Path, *types: str, more: str = "") -> Pipeline:
+    plugins = "".join(f"- type: {type_}\n" for type_ in ("wiring_predictor.Predictor", *types))
+    return load(YamlSource(f"{HEAD}plugins:\n{plugins}{more}", "epp.yaml"), Metrics(), Options(plugin_paths=[folder]))
+
+
+@pytest.mark.parametrize("type_", sorted(NEEDS_PREDICTIONS))
+def test_predictions_need_a_producer(type_: str, folder: Path) -> None:
+    assert refused(f"plugins: [{{type: {type_}}}]") == (
+        f"epp.yaml:3: plugins[0]: '{type_}' needs the data 'latency-prediction', and no plugin produces it: predicted-latency-producer "
+        "comes with a later version; a DataProducer of your own that leaves one will do"
+    )
+    assert with_predictor(folder, type_).built[type_]
+
+
+def test_so_does_the_prefix_filter_when_it_is_to_look_at_them(folder: Path) -> None:
+    text = "- type: prefix-cache-affinity-filter\n  parameters: {ttftSource: latencyPredictor}"
+    assert "needs the data 'latency-prediction'" in refused(f"plugins:\n{text}")
+    assert with_predictor(folder, more=text).built["prefix-cache-affinity-filter"]
+
+
+def test_a_producer_of_ones_own_is_listened_to(folder: Path) -> None:
+    made = with_predictor(folder, "slo-headroom-tier-filter", "latency-scorer", more="  parameters: {headroomSelectionStrategy: most}\n")
+    made.stages.scheduler.profiles["default"].filters[0]._draw = lambda: 1.0  # type: ignore[attr-defined]
+    asked, everybody = request(), idle(4).candidates()
+    for producer in made.stages.producers:
+        producer.produce(asked, everybody)
+    result = made.stages.scheduler.schedule(asked, everybody)
+    assert [e.name for e in result.candidates] == ["e1", "e2"]  # 10 and 20 ms of 25
+    assert result.totals == [1.0, 0.01]
+
+
+def test_the_admitters_refusal_is_as_the_reference_says(folder: Path) -> None:
+    made = with_predictor(folder, "latency-slo-admitter", more="compat: reference\n")
+    assert made.stages.admitters[0].refuse is Internal  # type: ignore[attr-defined]
+    made = with_predictor(folder, "latency-slo-admitter")
+    assert isinstance(made.stages.admitters[0].refuse("x"), Rejected)  # type: ignore[attr-defined]
