@@ -25,7 +25,7 @@ from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
 from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
-from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
+from picker.scheduling.handlers import DataParallelProfileHandler, HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.headroom_filter import SloHeadroomTierFilter
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.inflight_load import InflightLoadProducer
@@ -68,7 +68,7 @@ DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHtt
 """Where the configuration names no parser (contract section 1.9)."""
 PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
 PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
-PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
+PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler, DataParallelProfileHandler)
 FILTERS: tuple[type[Any], ...] = (
     LabelSelectorFilter,
     ByLabelFilter,

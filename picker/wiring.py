@@ -12,7 +12,7 @@ from picker.errors import ConfigError, Internal, Rejected
 from picker.keys import ABSENT_PRODUCERS
 from picker.metrics import Metrics
 from picker.plugin import ProfileHandler
-from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
+from picker.scheduling.handlers import HeaderProfileHandler, OneProfile
 from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.sessions import share_sessions
@@ -23,7 +23,7 @@ PlaceOf = Callable[[str, str], str]
 
 def check_profiles(handler: ProfileHandler, names: Collection[str], where: str, place_of: PlaceOf) -> None:
     """Raises ConfigError when the handler cannot work with profiles of these names; `where` is their place."""
-    if isinstance(handler, SingleProfileHandler) and len(names) > 1:
+    if isinstance(handler, OneProfile) and len(names) > 1:
         raise ConfigError(f"{where}: {type(handler).__name__} cannot support multiple scheduling profiles")
     if isinstance(handler, HeaderProfileHandler) and handler.default not in names:
         place = place_of(handler.name, "parameters.defaultProfile")

@@ -121,3 +121,8 @@ def test_the_admitters_refusal_is_as_the_reference_says(folder: Path) -> None:
     assert made.stages.admitters[0].refuse is Internal  # type: ignore[attr-defined]
     made = with_predictor(folder, "latency-slo-admitter")
     assert isinstance(made.stages.admitters[0].refuse("x"), Rejected)  # type: ignore[attr-defined]
+
+
+def test_ranks_are_in_one_profile() -> None:
+    text = refused(f"plugins: [{{type: queue-scorer}}, {{type: data-parallel-profile-handler}}]{PROFILES}")
+    assert text == "epp.yaml:4: schedulingProfiles: DataParallelProfileHandler cannot support multiple scheduling profiles"
