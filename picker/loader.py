@@ -45,7 +45,7 @@ from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
 from picker.scheduling.scheduler import Scheduler
 from picker.stages import Stages
-from picker.wiring import check_data, check_profiles, connect
+from picker.wiring import check_data, check_profiles, connect, in_order
 from picker.yaml_source import YamlSource
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class _Loader:
                 request_header=[p for p in plugins if isinstance(p, RequestHeaderProcessor)],
                 prepare=preparation,
                 screeners=[p for p in plugins if isinstance(p, Screener)],
-                producers=[p for p in plugins if isinstance(p, DataProducer)],
+                producers=in_order([p for p in plugins if isinstance(p, DataProducer)], self._place_of),
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
                 conditional=ConditionalDecode(producers[0]) if producers else None,
                 pre_request=[p for p in plugins if isinstance(p, PreRequest)],

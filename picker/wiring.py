@@ -39,6 +39,23 @@ def check_data(plugins: Sequence[Any], place_of: PlaceOf) -> None:
             raise ConfigError(f"{place_of(plugin.name, '')}: '{plugin.name}' needs the data '{key}', and no plugin produces it: {hint}")
 
 
+def in_order(producers: Sequence[Any], place_of: PlaceOf) -> list[Any]:
+    """Each behind those that produce what it consumes, else as they came. Raises ConfigError when they wait for each other."""
+    ordered: list[Any] = []
+    waiting = list(producers)
+    while waiting:
+        for producer in waiting:
+            others = {key for other in waiting if other is not producer for key in other.produces}
+            if others.isdisjoint(producer.consumes):
+                break
+        else:
+            names = ", ".join(producer.name for producer in waiting)
+            raise ConfigError(f"{place_of(waiting[0].name, '')}: these data producers wait for each other: {names}")
+        ordered.append(producer)
+        waiting.remove(producer)
+    return ordered
+
+
 def connect(plugins: Sequence[Any], producers: Sequence[ApproxPrefixCacheProducer], metrics: Metrics, *, as_reference: bool) -> None:
     """`producers` are those of the prefix cache among the plugins; `as_reference`: refusals have the reference's status codes."""
     for producer in producers:

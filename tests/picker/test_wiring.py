@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from picker.errors import BadRequest, Internal, Rejected
+from picker.errors import BadRequest, ConfigError, Internal, Rejected
 from picker.loader import Options, Pipeline, load
 from picker.metrics import Metrics
+from picker.wiring import in_order
 from picker.yaml_source import YamlSource
 from tests.picker.scheduling.pool import idle, request
 from tests.picker.test_loader import HEAD, NEEDS_PREDICTIONS, pipeline, refused
@@ -126,3 +127,23 @@ def test_the_admitters_refusal_is_as_the_reference_says(folder: Path) -> None:
 def test_ranks_are_in_one_profile() -> None:
     text = refused(f"plugins: [{{type: queue-scorer}}, {{type: data-parallel-profile-handler}}]{PROFILES}")
     assert text == "epp.yaml:4: schedulingProfiles: DataParallelProfileHandler cannot support multiple scheduling profiles"
+
+
+class Producer:
+    """Needs and makes data of these names, a letter each."""
+
+    def __init__(self, name: str, consumes: str, produces: str) -> None:
+        self.name = name
+        self.consumes, self.produces = frozenset(consumes), frozenset(produces)
+
+
+def ordered(*producers: Producer) -> str:
+    return " ".join(p.name for p in in_order(producers, lambda name, path: f"epp.yaml: {name}"))
+
+
+def test_producers_run_behind_those_they_need() -> None:
+    assert ordered(Producer("one", "", "a"), Producer("two", "", "b")) == "one two"
+    assert ordered(Producer("one", "b", "a"), Producer("two", "c", "b"), Producer("three", "", "c")) == "three two one"
+    assert ordered(Producer("one", "ab", "b"), Producer("two", "", "a")) == "two one"  # adds to what it needs
+    with pytest.raises(ConfigError, match=r"epp\.yaml: one: these data producers wait for each other: one, two"):
+        ordered(Producer("one", "b", "a"), Producer("two", "a", "b"), Producer("three", "", "c"))
