@@ -49,6 +49,7 @@ from picker.plugin import (
     Screener,
     UsageLimitPolicy,
 )
+from picker.prediction import LatencyPrediction
 from picker.prompt import Prompt
 from picker.request import InferenceRequest, ParsedBody, UsageFormat
 from picker.result import ProfileResult, Response, Usage
@@ -79,6 +80,7 @@ __all__ = [
     "Handle",
     "InferenceRequest",
     "Internal",
+    "LatencyPrediction",
     "NotFound",
     "OrderingPolicy",
     "Parameters",

@@ -9,6 +9,7 @@ from picker.admission.flow.eviction import EvictionPriorityThenTimeOrdering, Evi
 from picker.admission.flow.fairness import GlobalStrictFairnessPolicy, ProgramAwareFairness, RoundRobinFairnessPolicy
 from picker.admission.flow.ordering import EdfOrderingPolicy, FcfsOrderingPolicy, SloDeadlineOrderingPolicy
 from picker.admission.flow.usage_limits import PriorityHoldbackPolicy, SoftReflectiveCeilingPolicy, StaticUsageLimitPolicy
+from picker.admission.latency_slo import LatencySloAdmitter
 from picker.admission.probabilistic import ProbabilisticAdmitter
 from picker.admission.saturation import ConcurrencyDetector, UtilizationDetector
 from picker.datalayer.discovery.plugin import FileDiscoveryPlugin
@@ -24,7 +25,8 @@ from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
 from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
-from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
+from picker.scheduling.handlers import DataParallelProfileHandler, HeaderProfileHandler, SingleProfileHandler
+from picker.scheduling.headroom_filter import SloHeadroomTierFilter
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.load_filters import UtilizationFilter
@@ -35,6 +37,7 @@ from picker.scheduling.scorers.affinity import LoraAffinityScorer, PrefixCacheSc
 from picker.scheduling.scorers.cold import NoHitLruScorer
 from picker.scheduling.scorers.context_length import ContextLengthAware
 from picker.scheduling.scorers.labels import HeaderLabelAffinityScorer
+from picker.scheduling.scorers.latency import LatencyScorer
 from picker.scheduling.scorers.load import (
     ActiveRequestScorer,
     KvCacheUtilizationScorer,
@@ -60,12 +63,12 @@ FLOW_CONTROL: tuple[type[Any], ...] = (
     EvictionPriorityThenTimeOrdering,
 )
 IDENTITY: tuple[type[Any], ...] = (SessionIdProducer, AgentIdentity)
-ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter,)
+ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter, LatencySloAdmitter)
 DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 """Where the configuration names no parser (contract section 1.9)."""
 PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
 PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
-PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
+PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler, DataParallelProfileHandler)
 FILTERS: tuple[type[Any], ...] = (
     LabelSelectorFilter,
     ByLabelFilter,
@@ -75,6 +78,7 @@ FILTERS: tuple[type[Any], ...] = (
     UtilizationFilter,
     SessionAffinityFilter,
     PrefixCacheAffinityFilter,
+    SloHeadroomTierFilter,
 )
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
@@ -89,6 +93,7 @@ SCORERS: tuple[type[Any], ...] = (
     NoHitLruScorer,
     HeaderLabelAffinityScorer,
     SessionAffinityScorer,
+    LatencyScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)

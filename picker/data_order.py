@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from picker.errors import ConfigError
-from picker.keys import DEFAULT_PRODUCERS
+from picker.keys import ABSENT_PRODUCERS, DEFAULT_PRODUCERS
 from picker.plugin import AsyncDataProducer, DataProducer
 from picker.registry import nearest
 
@@ -52,7 +52,8 @@ def _check(plugin: Any, producers: Mapping[str, Sequence[Any]], where: Callable[
         if key not in producers:
             what = f"{called} consumes '{key}', which no plugin produces"
             if key not in getattr(plugin, "optional", ()):
-                raise ConfigError(f"{what}{nearest(key, sorted(producers))}")
+                hint = ABSENT_PRODUCERS.get(key)
+                raise ConfigError(f"{what}: {hint}" if hint else f"{what}{nearest(key, sorted(producers))}")
             log.warning("%s; it goes on without", what)
         elif isinstance(plugin, AsyncDataProducer) and not isinstance(plugin, DataProducer):
             late: list[Any] = [p for p in producers[key] if isinstance(p, DataProducer) and not isinstance(p, AsyncDataProducer)]

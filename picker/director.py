@@ -217,6 +217,8 @@ class Director:
         best = result.picked[0]
         position, endpoint = result.positions[best], result.candidates[best]
         self._attempts.cell("success", target, endpoint.name, endpoint.namespace, str(endpoint.port)).value += 1
+        if self.stages.conditional is not None:
+            self.stages.conditional.check(request, snapshot, position)
         for hook, timer in self.stages.pre_request:
             began = time.perf_counter()
             hook.pre_request(request, snapshot, position)

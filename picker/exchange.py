@@ -176,6 +176,8 @@ class Exchange:
 
         `served` is the endpoint that really answers, when the proxy says so (a fallback may have), `report` what they tell of its load.
         """
+        if served and self.request is not None and served == self.request.destination:
+            served = self._picked  # the server before it: what it was given is answered by the picked endpoint
         self._status = status
         self.call_ended(headers)
         self._streaming = streaming

@@ -12,6 +12,8 @@ INFLIGHT_LOAD = "inflight-load"
 """Requests and tokens in flight: `EndpointLoad`, and what `InferenceRequest.charges` adds to it."""
 TOKENIZED_PROMPT = "tokenized-prompt"
 """Token ids, or bytes that count as such: `request.body.prompt`."""
+LATENCY_PREDICTION = "latency-prediction"
+"""How long the request would take on each endpoint: a `picker.prediction.LatencyPrediction` in `request.working`."""
 SESSION_ID = "session-id"
 """Text: the client's session."""
 AGENT_IDENTITY = "agent-identity"
@@ -24,8 +26,17 @@ TOKEN_PRODUCER = "token-producer"
 DEFAULT_PRODUCERS = {PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD: INFLIGHT_LOAD_PRODUCER, TOKENIZED_PROMPT: TOKEN_PRODUCER}
 """Plugin types that are made with default parameters when somebody consumes the key and nobody configured produces it."""
 
+ABSENT_PRODUCERS = {
+    SESSION_ID: "configure a session-id-producer or an agent-identity",
+    LATENCY_PREDICTION: "predicted-latency-producer comes with a later version; a DataProducer of your own that leaves one will do",
+}
+"""What to do about data that somebody consumes and nobody produces."""
+
 FAIRNESS_ID = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 """New name, then its deprecated alias; the new one wins (contract section 1.6)."""
+SLO_TTFT = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+SLO_TPOT = ("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+"""Milliseconds to the first token, and per further token, that the client asks for."""
 DEFAULT_FAIRNESS_ID = "default-flow"
 
 DESTINATION = "x-gateway-destination-endpoint"

@@ -38,7 +38,9 @@ from picker.plugin import (
 from picker.preparation.prepare import Preparation
 from picker.profile_loader import scheduling
 from picker.registry import Registry, nearest
+from picker.scheduling.conditional import ConditionalDecode
 from picker.scheduling.producers import ApproxPrefixCacheProducer
+from picker.scheduling.sessions import share_sessions
 from picker.stages import Stages
 from picker.yaml_source import YamlSource
 
@@ -224,6 +226,8 @@ class _Loader:
         plugins = list(self.made().values())
         ordered = in_order(plugins, self.place_of)
         asking = [p for p in ordered if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
+        producers = [p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)]
+        share_sessions(plugins)
         preparation = Preparation(asking, self._metrics) if asking else None
         return Pipeline(
             stages=Stages(
@@ -236,11 +240,12 @@ class _Loader:
                 screeners=[p for p in plugins if isinstance(p, Screener)],
                 producers=[p for p in ordered if isinstance(p, DataProducer)],
                 admitters=[p for p in plugins if isinstance(p, Admitter)],
+                conditional=ConditionalDecode(producers[0]) if producers else None,
                 pre_request=[p for p in plugins if isinstance(p, PreRequest)],
                 response=ResponsePlugins.among(plugins, self._metrics),
             ),
             watchers=[p for p in plugins if isinstance(p, EndpointWatcher)],
-            producers=[p for p in plugins if isinstance(p, ApproxPrefixCacheProducer)],
+            producers=producers,
             detector=detector,
             as_reference=self._config.compat == REFERENCE,
             flow=flow,

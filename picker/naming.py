@@ -23,21 +23,11 @@ _PREDICTION = "latency prediction"
 _MULTICLUSTER = "pools of several clusters"
 _PRECISE = "the precise prefix index (KV events)"
 _TOPOLOGY = "topology"
-_MULTIMODAL = "the cache of multimodal encoders"
-_ATTRIBUTES = "attributes of endpoints"
 
 MISSING: dict[str, str] = {
     "precise-prefix-cache-scorer": _PRECISE,
     "precise-prefix-cache-producer": _PRECISE,
     "predicted-latency-producer": _PREDICTION,
-    "latency-scorer": _PREDICTION,
-    "latency-slo-admitter": _PREDICTION,
-    "slo-headroom-tier-filter": _PREDICTION,
-    "mm-embeddings-cache-producer": _MULTIMODAL,
-    "mm-embeddings-cache-scorer": _MULTIMODAL,
-    "endpoint-attribute-filter": _ATTRIBUTES,
-    "endpoint-attribute-scorer": _ATTRIBUTES,
-    "data-parallel-profile-handler": "data-parallel ranks",
     "header-based-testing-filter": "the reference picker's conformance tests",
     "disagg-profile-handler": _DISAGGREGATION,
     "pd-profile-handler": _DISAGGREGATION,

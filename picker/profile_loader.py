@@ -11,7 +11,7 @@ from picker.errors import ConfigError
 from picker.metrics import Metrics
 from picker.plugin import Filter, Picker, ProfileHandler, Scorer
 from picker.registry import nearest
-from picker.scheduling.handlers import SingleProfileHandler
+from picker.scheduling.handlers import HeaderProfileHandler, OneProfile, SingleProfileHandler
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.profile import Profile, WeightedScorer
 from picker.scheduling.scheduler import Scheduler
@@ -100,8 +100,11 @@ class _Profiles:
         if not handlers and len(profiles) > 1:
             raise ConfigError(f"{self._source.where('schedulingProfiles')}: no profile handler configured for {len(profiles)} profiles")
         handler: ProfileHandler = handlers[0] if handlers else self._plugins.default(SingleProfileHandler.type)
-        if isinstance(handler, SingleProfileHandler) and len(profiles) > 1:
-            raise ConfigError(
-                f"{self._source.where('schedulingProfiles')}: SingleProfileHandler cannot support multiple scheduling profiles"
-            )
+        if isinstance(handler, OneProfile) and len(profiles) > 1:
+            what = f"{type(handler).__name__} cannot support multiple scheduling profiles"
+            raise ConfigError(f"{self._source.where('schedulingProfiles')}: {what}")
+        if isinstance(handler, HeaderProfileHandler) and handler.default not in profiles:
+            known = ", ".join(profiles)
+            place = self._plugins.place_of(handler.name)
+            raise ConfigError(f"{place}.parameters.defaultProfile: '{handler.default}' is not one of the scheduling profiles: {known}")
         return handler

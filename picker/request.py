@@ -84,6 +84,9 @@ class InferenceRequest(msgspec.Struct):
     """The body as it came, for producers that ask somebody else about it; gone once they have."""
     more_headers: dict[str, str] | None = None
     """For the model server, set by plugins (`set_header`)."""
+    destination: str = ""
+    """The one `host:port` that the proxy is told in place of the picked endpoints' own, set by plugins until pre-request hooks have run,
+    where another server stands before them. The request still counts on the picked endpoint."""
     metadata: dict[str, dict[str, object]] | None = None
     """Dynamic metadata for the proxy by namespace, set by plugins (`set_metadata`)."""
 

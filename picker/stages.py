@@ -23,6 +23,13 @@ class Shedder(Protocol):
         """Raises Rejected."""
 
 
+class Condition(Protocol):
+    """Whether the chosen endpoint will do."""
+
+    def check(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None:
+        """Raises PreconditionFailed."""
+
+
 class Place(Protocol):
     """In a queue."""
 
@@ -52,8 +59,8 @@ class Stages:
     """The configured stages; replaced as a whole on reload."""
 
     __slots__ = (
-        "admitters", "at_once", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response", "scheduler",
-        "screeners", "shedder",
+        "admitters", "at_once", "conditional", "flow", "parsers", "pre_request", "prepare", "producers", "request_header", "response",
+        "scheduler", "screeners", "shedder",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +76,7 @@ class Stages:
         screeners: Sequence[Screener] = (),
         producers: Sequence[DataProducer] = (),
         admitters: Sequence[Admitter] = (),
+        conditional: Condition | None = None,
         pre_request: Sequence[PreRequest] = (),
         response: ResponsePlugins = NO_RESPONSE_PLUGINS,
     ) -> None:
@@ -83,6 +91,7 @@ class Stages:
         self.producers: Timed[DataProducer] = timed(metrics, DATA_PRODUCER, producers)
         self.admitters: Timed[Admitter] = timed(metrics, ADMISSION, admitters)
         self.pre_request: Timed[PreRequest] = timed(metrics, PRE_REQUEST, pre_request)
+        self.conditional = conditional
         self.response = response
         self.at_once = flow is None and prepare is None
         """No request ever waits."""

@@ -96,7 +96,7 @@ class Asked:
         changed = request.target_model != request.model
         if changed:
             body = rewrite_model(body, request.target_model)
-        destination = ",".join([e.host_port for e in decision.result.endpoints])
+        destination = request.destination or ",".join([e.host_port for e in decision.result.endpoints])
         first = [(DESTINATION, destination.encode())]
         if body:
             first.append(("Content-Length", b"%d" % len(body)))

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import base64
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from picker.errors import ParameterError
+from picker.keys import SESSION_ID
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.result import Response
+from picker.scheduling.identity import SessionIdProducer
 from picker.snapshot import Candidates, Snapshot
 
 TOKEN_HEADER = "x-session-token"
@@ -27,7 +30,10 @@ _MOST_SESSIONS = 100_000
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a session id is found: in a request header, or in the request attribute that a plugin has set."""
+    """Where a session id is found: in a request header, or in the request attribute that a plugin has set.
+
+    With the attribute `session-id`, `producer` is the name of the session-id-producer that counts; without, the first that found one does.
+    """
 
     header: str = ""
     attribute: str = ""
@@ -36,12 +42,19 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if bool(self.header) == bool(self.attribute):
             raise ValueError("a source is either a header or an attribute")
+        if self.producer and self.attribute != SESSION_ID:
+            raise ValueError(f"a source has a producer with the attribute {SESSION_ID} only; other attributes have one each")
+
+    @property
+    def key(self) -> str:
+        """Of the attribute: that of one producer, or of whichever found an id first."""
+        return f"{self.attribute}/{self.producer}" if self.producer else self.attribute
 
     def of(self, request: InferenceRequest) -> str:
         """The id; empty when there is none."""
         if self.header:
             return request.headers.get(self.header.lower(), "")
-        found = request.attributes.get(self.attribute)
+        found = request.attributes.get(self.key)
         return found if isinstance(found, str) else ""
 
 
@@ -49,10 +62,12 @@ class SessionParameters(Parameters, frozen=True):
     """All but `strategy` count for `session_id`; without `sources` the id is in the header `x-session-id`.
 
     A session ends `evictionTtlSeconds` after its last request; ended ones are cleared away at most each `evictionSweepSeconds`.
+    `profileName` is refused: only the primary profile's endpoint is kept.
     """
 
     strategy: Literal["encoded_endpoint_header", "session_id"] = "encoded_endpoint_header"
     sources: tuple[Source, ...] = ()
+    profile_name: str = ""
     eviction_ttl_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300
     eviction_sweep_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10
 
@@ -104,19 +119,29 @@ class _SessionAffinity:
     experimental = True
 
     def __init__(self, name: str, parameters: SessionParameters, handle: Handle) -> None:
+        if parameters.profile_name:
+            raise ParameterError(
+                "profileName", "is not in this version: a session stays with the endpoint of the primary profile; leave it out"
+            )
         self.name = name
+        self.parameters = parameters
         self._sources = parameters.sources or (Source(header=ID_HEADER),)
+        for source in self._sources:
+            if source.producer:
+                handle.plugin(source.producer, SessionIdProducer.type)
         encoded = parameters.strategy == "encoded_endpoint_header"
-        self._sessions = None if encoded else Sessions(parameters.eviction_ttl_seconds, parameters.eviction_sweep_seconds)
+        self.consumes = frozenset({SESSION_ID} if not encoded and any(s.attribute == SESSION_ID for s in self._sources) else ())
+        self.sessions = None if encoded else Sessions(parameters.eviction_ttl_seconds, parameters.eviction_sweep_seconds)
+        """None: the client keeps where its session is."""
 
     def _id(self, request: InferenceRequest) -> str:
         return next((found for source in self._sources if (found := source.of(request))), "")
 
     def _wanted(self, request: InferenceRequest) -> str | None:
         """The endpoint of the request's session as `namespace/name`; None without one."""
-        if self._sessions is not None:
+        if self.sessions is not None:
             session_id = self._id(request)
-            return self._sessions.get(session_id, request.received_s) if session_id else None
+            return self.sessions.get(session_id, request.received_s) if session_id else None
         token = request.headers.get(TOKEN_HEADER)
         if not token:
             return None
@@ -127,16 +152,28 @@ class _SessionAffinity:
 
     def pre_request(self, request: InferenceRequest, snapshot: Snapshot, position: int) -> None:
         """Keeps where the session goes."""
-        if self._sessions is not None:
+        if self.sessions is not None:
             session_id = self._id(request)
             if session_id:
-                self._sessions.put(session_id, str(snapshot.endpoints[position]), request.received_s)
+                self.sessions.put(session_id, str(snapshot.endpoints[position]), request.received_s)
 
     def response_header(self, request: InferenceRequest, response: Response) -> Mapping[str, str] | None:
         """The token of the endpoint that answers."""
-        if self._sessions is not None or response.endpoint is None:
+        if self.sessions is not None or response.endpoint is None:
             return None
         return {TOKEN_HEADER: base64.b64encode(str(response.endpoint).encode()).decode()}
+
+
+def share_sessions(plugins: Sequence[object]) -> None:
+    """Plugins with the same parameters keep one map, the fullest that they have: 25 MB of sessions need not be there twice."""
+    alike: dict[SessionParameters, list[_SessionAffinity]] = {}
+    for plugin in plugins:
+        if isinstance(plugin, _SessionAffinity) and plugin.sessions is not None:
+            alike.setdefault(plugin.parameters, []).append(plugin)
+    for group in alike.values():
+        kept = max([plugin.sessions for plugin in group if plugin.sessions is not None], key=len)
+        for plugin in group:
+            plugin.sessions = kept
 
 
 class SessionAffinityScorer(_SessionAffinity):

@@ -161,9 +161,7 @@ ABSENT: dict[str, tuple[str, ...]] = {
 }
 
 PLUGIN_TYPES_OF_ABSENT = (
-    "mm-embeddings-cache-producer",
     "predicted-latency-producer",
-    "latency-slo-admitter",
     "disagg-profile-handler",
     "precise-prefix-cache-producer",
 )

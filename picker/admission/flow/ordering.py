@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+from picker.keys import SLO_TTFT
 from picker.plugin import Handle, NoParameters, QueuedItem
-
-SLO_TTFT = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 
 
 class _Ordering:

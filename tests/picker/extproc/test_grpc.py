@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal, Rejected, Unavailable
+from picker.errors import BadRequest, Internal, PayloadTooLarge, PreconditionFailed, Refusal, Rejected, Unavailable
 from picker.extproc.events import (
     Headers,
     HeadersReply,
@@ -112,6 +112,7 @@ def test_a_compressed_call_is_refused_in_words_and_as_grpc() -> None:
     ("refusal", "http", "grpc"),
     [
         (BadRequest("x"), 400, 3),
+        (PreconditionFailed("x"), 412, 9),
         (PayloadTooLarge("x"), 413, 8),
         (Rejected("x"), 429, 8),
         (Internal("x"), 500, 13),

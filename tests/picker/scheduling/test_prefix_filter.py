@@ -11,6 +11,7 @@ from picker.endpoint import EndpointMetrics
 from picker.scheduling.prefix_filter import PrefixCacheAffinityFilter
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from tests.picker.scheduling.pool import FakeHandle, build, load, only, pool, request
+from tests.picker.scheduling.predictions import NONE, predict
 
 PROMPT = b"x" * 8192
 
@@ -44,6 +45,34 @@ def test_not_when_the_wait_is_too_long() -> None:
     assert left(limits, 600, PROMPT, 1, 2) == [1]  # 600 against 500
 
 
-def test_predictions_are_refused() -> None:
-    with pytest.raises(msgspec.ValidationError, match="latencyPredictor"):
-        build(PrefixCacheAffinityFilter, {"ttftSource": "latencyPredictor"})
+def predicted(penalty_ms: float, headrooms: list[tuple[float | None, float | None]] | None, tokens: int = 0) -> list[int]:
+    """Of three endpoints, of which the second has cached PROMPT; headrooms are under 100 ms."""
+    producer = build(ApproxPrefixCacheProducer)
+    snapshot = pool([EndpointMetrics(updated_s=0.0)] * 3, loads=[load(), load(tokens=tokens), load()])
+    producer.pre_request(request(PROMPT), snapshot, 1)
+    parameters = {"ttftSource": "latencyPredictor", "maxTTFTPenaltyMs": penalty_ms, "peakPrefillThroughput": 1000}
+    made = build(PrefixCacheAffinityFilter, parameters, FakeHandle(approx_prefix_cache_producer=producer))
+    assert made.consumes == {"latency-prediction"}
+    asked = request(PROMPT)
+    if headrooms is not None:
+        predict(asked, snapshot, headrooms)
+    return list(made.filter(asked, snapshot.candidates()).positions)
+
+
+def test_the_wait_may_be_predicted() -> None:
+    # 60 ms there, 90 and 20 elsewhere: 40 ms more.
+    assert predicted(40, [(10, 0), (40, 0), (80, 0)], 5000) == [1]
+    assert predicted(39, [(10, 0), (40, 0), (80, 0)], 0) == [0, 1, 2]
+    assert predicted(0, [(10, 0), (40, 0), NONE], 5000) == [1]  # 60 against 90
+
+
+@pytest.mark.parametrize("headrooms", [None, [NONE] * 3, [(10, 0), NONE, (80, 0)], [NONE, (40, 0), NONE]])
+def test_without_predictions_for_both_sides_tokens_count(headrooms: list[tuple[float | None, float | None]] | None) -> None:
+    assert predicted(100, headrooms, 100) == [1]
+    assert predicted(100, headrooms, 101) == [0, 1, 2]
+
+
+def test_parameters() -> None:
+    assert not build(PrefixCacheAffinityFilter, {}, FakeHandle(approx_prefix_cache_producer=None)).consumes
+    with pytest.raises(msgspec.ValidationError, match="guesses"):
+        build(PrefixCacheAffinityFilter, {"ttftSource": "guesses"})

@@ -7,9 +7,12 @@ import base64
 import msgspec
 import pytest
 
+from picker.errors import ParameterError
+from picker.request import InferenceRequest
 from picker.result import Response
-from picker.scheduling.sessions import SessionAffinityFilter, SessionAffinityScorer, Sessions
-from tests.picker.scheduling.pool import build, idle, only, request
+from picker.scheduling.identity import SessionIdProducer
+from picker.scheduling.sessions import SessionAffinityFilter, SessionAffinityScorer, Sessions, share_sessions
+from tests.picker.scheduling.pool import FakeHandle, build, idle, only, request
 
 POOL = idle(3)
 TOKEN = base64.b64encode(b"default/e2").decode()
@@ -65,7 +68,55 @@ def test_sessions_are_bounded_and_swept() -> None:
     assert sessions.get("c", 12) == "n/d"
 
 
-@pytest.mark.parametrize("source", [{}, {"header": "a", "attribute": "b"}])
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"header": "a", "attribute": "b"},
+        {"header": "a", "producer": "c"},
+        {"attribute": "b", "producer": "c"},
+    ],
+)
 def test_a_source_is_one_thing(source: dict[str, str]) -> None:
     with pytest.raises(msgspec.ValidationError):
         build(SessionAffinityScorer, {"sources": [source]})
+
+
+def test_the_session_of_one_producer_counts() -> None:
+    by_cookie = build(SessionIdProducer, {"cookieName": "sid"}, name="cookie")
+    by_header = build(SessionIdProducer, {"headerName": "X-Chat"}, name="chat")
+    sources = [{"attribute": "session-id", "producer": "chat"}]
+    plugin = build(SessionAffinityScorer, {"strategy": "session_id", "sources": sources}, FakeHandle(chat=by_header))
+
+    def asked(**headers: str) -> InferenceRequest:
+        made = request()
+        made.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        by_cookie.request_header(made)
+        by_header.request_header(made)
+        return made
+
+    plugin.pre_request(asked(cookie="sid=1", x_chat="7"), POOL, 2)
+    assert plugin.score(asked(cookie="sid=2", x_chat="7"), POOL.candidates()) == [0.0, 0.0, 1.0]
+    assert plugin.score(asked(cookie="sid=1"), POOL.candidates()) == [0.0, 0.0, 0.0]
+    assert plugin.consumes == {"session-id"}
+
+
+def test_plugins_with_the_same_parameters_share_their_sessions() -> None:
+    scorer = build(SessionAffinityScorer, {"strategy": "session_id"})
+    filter_ = build(SessionAffinityFilter, {"strategy": "session_id"})
+    other = build(SessionAffinityFilter, {"strategy": "session_id", "sources": [{"header": "x-chat"}]})
+    by_token = build(SessionAffinityFilter)
+    filter_.sessions.put("old", "default/e2", 0.0)
+    kept = filter_.sessions
+    share_sessions([scorer, other, filter_, by_token])
+    assert scorer.sessions is filter_.sessions is kept  # the one that knew something
+    assert other.sessions is not kept and by_token.sessions is None
+    asked = request()
+    asked.headers = {"x-session-id": "old"}
+    assert scorer.score(asked, POOL.candidates()) == [0.0, 1.0, 0.0]
+
+
+def test_a_profile_name_is_refused() -> None:
+    with pytest.raises(ParameterError, match="a session stays with the endpoint of the primary profile") as error:
+        build(SessionAffinityFilter, {"profileName": "prefill"})
+    assert error.value.path == "profileName"
