@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from picker.errors import REJECTED_SATURATED, Rejected
+from picker.keys import INFLIGHT_LOAD
 from picker.plugin import Handle, Parameters, SaturationDetector
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates, Snapshot
@@ -79,6 +80,8 @@ class ConcurrencyDetector:
 
     type = "concurrency-detector"
     Parameters = ConcurrencyParameters
+    consumes: ClassVar[frozenset[str]] = frozenset({INFLIGHT_LOAD})
+    """Tokens count as the configured producer counts them."""
 
     def __init__(self, name: str, parameters: ConcurrencyParameters, handle: Handle) -> None:
         self.name = name
