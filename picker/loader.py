@@ -222,6 +222,8 @@ class _Loader:
                 plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
             if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
                 plugin.refuse = Internal
+            if isinstance(plugin, UtilizationDetector):
+                plugin.reported_only = self._config.compat == REFERENCE
             if isinstance(plugin, RequestAttributeReporter):
                 plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
         asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
