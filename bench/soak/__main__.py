@@ -19,6 +19,7 @@ from random import Random
 
 from bench.memory import MIB, Samples, rss_bytes
 from bench.processes import Failed
+from bench.soak import queueing
 from bench.soak.load import Load, Tally
 from bench.soak.stage import Stage
 from bench.soak.stub import Stub
@@ -29,13 +30,23 @@ _NEWS_S = 60.0
 
 
 async def soak(
-    folder: Path, *, seconds: float, clients: int, transport: str, seed: str, picker_args: Sequence[str], say: bool = True
+    folder: Path,
+    *,
+    seconds: float,
+    clients: int,
+    transport: str,
+    seed: str,
+    picker_args: Sequence[str],
+    say: bool = True,
+    flow_control: bool = False,
 ) -> Report:
     """Runs everything; the folder gets the logs. Raises Failed."""
     stub = Stub(Random(f"{seed}/stub"))
     tally, memory = Tally(), Samples()
+    if flow_control:
+        picker_args = [*picker_args, *queueing.picker_args(folder)]
     async with Stage(folder, transport, [f"127.0.0.1:{await stub.start()}"], picker_args) as stage:
-        load = Load(stage.port, stub, tally, Random(f"{seed}/load"), clients)
+        load = Load(stage.port, stub, tally, Random(f"{seed}/load"), clients, queueing=flow_control)
         running = asyncio.create_task(load.run())
         began = told = time.monotonic()
         while (now := time.monotonic()) - began < seconds and not running.done():
@@ -59,7 +70,7 @@ async def _until_told(folder: Path, flags: argparse.Namespace) -> Report:
     task = asyncio.create_task(
         soak(
             folder, seconds=flags.minutes * 60, clients=flags.clients, transport=flags.transport, seed=flags.seed,
-            picker_args=flags.picker_arg,
+            picker_args=flags.picker_arg, flow_control=flags.flow_control,
         )
     )  # fmt: skip
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -74,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=24, metavar="N", help="that send one request after the other (default: %(default)s)")
     parser.add_argument("--transport", choices=("h2", "grpcio"), default="h2", help="of the picker (default: %(default)s)")
     parser.add_argument("--picker-arg", action="append", default=[], metavar="FLAG", help="one more flag for the picker; may be repeated")
+    parser.add_argument("--flow-control", action="store_true", help="requests of random priorities queue in front of a small pool")
     parser.add_argument("--seed", default="soak", help="of the choices that clients and failing servers make (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the logs of the processes there (default: they go)")

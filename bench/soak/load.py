@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from random import Random
 
+from bench.soak import queueing
 from bench.soak.http_client import PHASES, Answer, Broken, Connection, Left
 from bench.soak.stub import Stub
 
@@ -29,6 +30,8 @@ class Tally:
         self.good: Counter[str] = Counter()
         self.left: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
+        """By flow control, before an answer or in the middle of one."""
         self.unexplained: list[str] = []
 
     @property
@@ -40,12 +43,13 @@ class Tally:
 class Load:
     """`clients` that each send one request after the other until `stop`."""
 
-    def __init__(self, port: int, stub: Stub, tally: Tally, random: Random, clients: int) -> None:
+    def __init__(self, port: int, stub: Stub, tally: Tally, random: Random, clients: int, *, queueing: bool = False) -> None:
         self._port = port
         self._stub = stub
         self._tally = tally
         self._random = random
         self._clients = clients
+        self._queueing = queueing
         self._stopping = asyncio.Event()
         self._number = 0
 
@@ -85,7 +89,10 @@ class Load:
         body = _body(random, kind, streaming=streaming)
         parts = [body[i : i + _PART_BYTES] for i in range(0, len(body), _PART_BYTES)]
         headers = [("content-type", "application/json"), ("x-soak-id", identity), ("x-soak-kind", "sse" if streaming else "json")]
+        if self._queueing:
+            headers += queueing.headers(random)
         tally.sent[kind] += 1
+        answer: Answer | None = None
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 dawdle_s = 0.02 if kind == "slow reader" else 0.0
@@ -102,6 +109,10 @@ class Load:
         fault = self._stub.faults.pop(identity, None)
         if not wrong:
             tally.good[kind] += 1
+        elif self._queueing and answer is not None and queueing.turned_away(answer.status, bytes(answer.body)):
+            tally.turned_away["before the answer"] += 1
+        elif self._queueing and streaming and ("batch" in dict(headers).values()) and fault is None:
+            tally.turned_away["in the middle of it"] += 1
         elif fault is not None:
             tally.faults[fault] += 1
         elif len(tally.unexplained) < _MOST_EXAMPLES:

@@ -15,6 +15,8 @@ from bench.soak.stub import Stub
 
 GAUGES = (
     "llm_d_epp_extproc_streams_inflight", "llm_d_epp_request_running", "llm_d_epp_inflight_requests", "llm_d_epp_inflight_tokens",
+    "llm_d_epp_flow_control_queue_size", "llm_d_epp_flow_control_queue_bytes", "llm_d_epp_flow_control_reclaim_target",
+    "llm_d_epp_flow_control_pending_reclaim",
 )  # fmt: skip
 GROWTH_ALLOWED_MIB = 8.0
 _SETTLE_S = 30.0
@@ -61,6 +63,13 @@ async def verdict(stage: Stage, tally: Tally, stub: Stub, memory: Samples, secon
     facts["answered as expected"] = dict(tally.good)
     facts["left by the client, by phase"] = dict(tally.left)
     facts["failed by the server on purpose"] = dict(tally.faults)
+    if tally.turned_away:
+        facts["turned away by flow control"] = dict(tally.turned_away)
+        facts["time in the queue ended with"] = _by_label(page, "llm_d_epp_flow_control_requests_total", "outcome")
+        # Streams that broke off are taken for evicted ones; there cannot be more of those than revocations.
+        revoked = sum(_by_label(page, "llm_d_epp_flow_control_revocations_issued_total", "priority").values())
+        broken = tally.turned_away["in the middle of it"]
+        report.check(broken <= revoked, f"{broken} streams broke off, and {revoked} requests were evicted")
     facts["faults injected"] = dict(stub.injected)
     facts["unexplained"] = tally.unexplained
     facts["ext_proc streams by code"] = _by_label(page, "llm_d_epp_extproc_streams_total", "code")
@@ -74,7 +83,7 @@ async def verdict(stage: Stage, tally: Tally, stub: Stub, memory: Samples, secon
             "first quarter MiB": trend.first_mib, "last quarter MiB": trend.last_mib, "slope MiB/hour": trend.mib_per_hour
         }  # fmt: skip
         report.check(trend.grown_mib <= GROWTH_ALLOWED_MIB, f"the picker grew by {trend.grown_mib:.1f} MiB after warm-up")
-    accounted = tally.good.total() + tally.left.total() + tally.faults.total()
+    accounted = tally.good.total() + tally.left.total() + tally.faults.total() + tally.turned_away.total()
     report.check(accounted == tally.total, f"{tally.total - accounted} of {tally.total} requests went wrong without a reason")
     report.check(tally.good.total() > 0, "no request was answered")
     report.check(not busy, f"still in flight {_SETTLE_S:g} s after the load: {', '.join(busy)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from picker.errors import REJECTED_SATURATED, Rejected
+from picker.keys import INFLIGHT_LOAD
+from picker.metrics import Metrics
 from picker.plugin import Handle, Parameters, SaturationDetector
 from picker.request import InferenceRequest
 from picker.snapshot import Candidates, Snapshot
@@ -40,6 +42,12 @@ class UtilizationDetector:
         self._kv = parameters.kv_cache_util_threshold
         self._headroom = 1 + parameters.headroom
         self.stale_s = parse_duration_s(parameters.metrics_staleness_threshold)
+        self.reported_only = False
+        """As in the reference picker: nothing counts but what servers report. Set by the loader, with `compat: reference`."""
+
+    def connect(self, metrics: Metrics, *, as_reference: bool) -> None:
+        """Whether only what servers report counts."""
+        self.reported_only = as_reference
 
     def saturation(self, candidates: Candidates, now_s: float) -> float:
         """1 is full; more is overload; an empty pool is full. What was sent since a server reported counts as queued there."""
@@ -47,7 +55,9 @@ class UtilizationDetector:
             return 1.0
         total = 0.0
         queue, kv, stale_s = self._queue, self._kv, self.stale_s
-        for m, waiting in zip(candidates.metrics, candidates.with_unseen(candidates.snapshot.waiting), strict=True):
+        reported = candidates.snapshot.waiting
+        queues = candidates.column(reported) if self.reported_only else candidates.with_unseen(reported)
+        for m, waiting in zip(candidates.metrics, queues, strict=True):
             total += 1.0 if m.is_stale(now_s, stale_s) else max(waiting / queue, m.kv_usage / kv)
         return total / len(candidates)
 
@@ -79,6 +89,8 @@ class ConcurrencyDetector:
 
     type = "concurrency-detector"
     Parameters = ConcurrencyParameters
+    consumes: ClassVar[frozenset[str]] = frozenset({INFLIGHT_LOAD})
+    """Tokens count as the configured producer counts them."""
 
     def __init__(self, name: str, parameters: ConcurrencyParameters, handle: Handle) -> None:
         self.name = name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 
 import httpx
 import pytest
@@ -109,3 +111,50 @@ async def test_flows_take_turns(start_stack: StartStack) -> None:
         answers = await asyncio.gather(*waiting)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert done.index("modest") == 1, done
+
+
+OBJECTIVES = "\n---\n".join(
+    f"apiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {{name: {name}}}\nspec: {{priority: {priority}}}"
+    for name, priority in (("urgent", 10), ("batch", -1))
+)
+OBJECTIVE = "x-llm-d-inference-objective"
+
+
+async def test_a_higher_priority_goes_first(start_stack: StartStack, tmp_path: Path) -> None:
+    file = tmp_path / "objectives.yaml"
+    file.write_text(OBJECTIVES)
+    stack = await start_stack(sims=1, sim_args=SIM_ARGS, config=CONFIG, picker_args=[f"--objectives-file={file}"])
+    done: list[str] = []
+    async with stack.client() as client:
+        async with open_stream(client, max_tokens=LONG):
+            waiting = []
+            for number, name in enumerate(["batch", "batch", "urgent"], 1):
+                waiting.append(_ask(client, **{OBJECTIVE: name}))
+                waiting[-1].add_done_callback(lambda _, name=name: done.append(name))
+                await _queued(stack, number)
+        answers = await asyncio.gather(*waiting)
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert done == ["urgent", "batch", "batch"]
+
+
+async def test_a_sheddable_stream_is_taken_away_for_a_request_that_matters_more(start_stack: StartStack, tmp_path: Path) -> None:
+    file = tmp_path / "objectives.yaml"
+    file.write_text(OBJECTIVES)
+    flags = [f"--objectives-file={file}", "--allow-experimental-plugins"]
+    stack = await start_stack(sims=1, sim_args=SIM_ARGS, config=CONFIG + "  enableEviction: true\n", picker_args=flags)
+    body = chat_body(unique_text(4), max_tokens=LONG, stream=True)
+    async with stack.client() as client, client.stream("POST", CHAT, json=body, headers={OBJECTIVE: "batch"}) as streamed:
+        assert streamed.status_code == 200
+        lines = streamed.aiter_lines()
+        assert (await anext(lines)).startswith("data: ")
+        assert (await _ask(client, **{OBJECTIVE: "urgent"})).status_code == 200
+        rest: list[str] = []
+        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):  # the stream breaks off
+            rest = [line async for line in lines]
+        assert "data: [DONE]" not in rest
+    page = await metrics(f"{stack.settings.picker_url}/metrics")
+    flow = "llm_d_epp_flow_control_"
+    assert page.value(flow + "revocations_issued_total", priority="-1") == 1
+    assert page.value(flow + "revocations_total", outcome="confirmed") == 1
+    gauges = [s for name in ("queue_size", "queue_bytes", "reclaim_target", "pending_reclaim") for s in page.find(flow + name)]
+    assert gauges and all(s.value == 0 for s in gauges)

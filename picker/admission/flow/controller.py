@@ -17,6 +17,7 @@ from picker.admission.flow.observing import Books, Outcome
 from picker.admission.flow.queues import Band, Flow, QueuedRequest
 from picker.admission.flow.room import Room
 from picker.admission.flow.settings import FlowSettings
+from picker.admission.flow.weights import share
 from picker.errors import (
     EVICTED_PRIORITY,
     REJECTED_NO_ENDPOINTS,
@@ -79,7 +80,7 @@ class FlowController:
 
     def _make_evictor(self, settings: FlowSettings) -> Evictor | None:
         e = settings.eviction
-        return None if e is None else Evictor(e.filter, e.ordering, e.grace_s, self._books.eviction)
+        return None if e is None else Evictor(e.filter, e.ordering, e.grace_s, self._books.eviction, self._now)
 
     @property
     def _tick_s(self) -> float:
@@ -128,8 +129,6 @@ class FlowController:
         """Whether a request of this band may go on although nobody has looked at the queues. Only while they are empty."""
         if self._deadlines.empty_since_s is not None or self._unopened >= _UNOPENED:
             return False
-        if len(self._descending) == 1:
-            return saturation < self.settings.usage_limit.ceilings(self._priorities, saturation)[0]
         ceilings = self.settings.usage_limit.ceilings(self._priorities, saturation)
         return saturation < ceilings[self._descending.index(band)]
 
@@ -137,7 +136,7 @@ class FlowController:
         """Past the empty queues: they cost a third of what an uncontended request costs here."""
         item.gone = True
         item.flow.idle_since_s = item.flow.band.idle_since_s = now_s
-        self._tell_policy(item, now_s)
+        item.flow.band.count_turn(item, now_s)
         self._unopened += 1
         item.decided(None)
         self._books.passed(item, self._now() - now_s)
@@ -197,17 +196,10 @@ class FlowController:
     def _let_in(self, item: QueuedRequest, now_s: float) -> None:
         self._take(item, now_s)
         item.flow.band.fair.served(item.flow)
-        self._tell_policy(item, now_s)
+        item.flow.band.count_turn(item, now_s)
         self._books.ended(item, Outcome.DISPATCHED, now_s)
         self._unopened += 1
         item.decided(None)
-
-    @staticmethod
-    def _tell_policy(item: QueuedRequest, now_s: float) -> None:
-        """A fairness policy that counts turns over all bands hears of each."""
-        dispatched = getattr(item.flow.band.settings.fairness, "dispatched", None)
-        if dispatched is not None:
-            dispatched(item.flow.fairness_id, now_s - item.enqueued_s, now_s)
 
     def _next(self, saturation: float, now_s: float) -> QueuedRequest | None:
         if self._deadlines.empty_since_s is not None or self._unopened >= _UNOPENED:
@@ -227,22 +219,9 @@ class FlowController:
                 break
         if not allowed:
             return None
-        flow = (allowed[0] if len(allowed) == 1 else self._share(allowed)).fair.next(now_s)
+        flow = (allowed[0] if len(allowed) == 1 else share(allowed)).fair.next(now_s)
         head = None if flow is None else flow.head()
         return head if isinstance(head, QueuedRequest) else None
-
-    @staticmethod
-    def _share(bands: Sequence[Band]) -> Band:
-        """Among weighted bands each has turns in proportion to its weight (smooth weighted round robin)."""
-        sharing = [b for b in bands if b.settings.weight is not None]
-        total = 0.0
-        for band in sharing:
-            weight = band.settings.weight or 0.0
-            band.credit += weight
-            total += weight
-        chosen = max(sharing, key=lambda b: b.credit)
-        chosen.credit -= total
-        return chosen
 
     # ---- room in the queues ----------------------------------------------------------------------------------------------------
 
@@ -264,7 +243,7 @@ class FlowController:
         s = self.settings
         requests = self.requests - s.max_requests + 1 if s.max_requests else 1
         size = self.bytes + size_bytes - s.max_bytes if s.max_bytes else 0
-        if self._band_full(band, size_bytes) and band.settings.max_bytes:
+        if band.full(size_bytes) and band.settings.max_bytes:
             size = max(size, size_bytes)  # places of lower bands in exchange for one of this: as many bytes as it takes
         return victims(self._descending, band.priority, requests=max(requests, 1), size_bytes=max(size, 0))
 
@@ -275,15 +254,7 @@ class FlowController:
             return f"{s.max_requests} requests"
         if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
             return f"{s.max_bytes} bytes"
-        return self._band_full(band, size_bytes)
-
-    def _band_full(self, band: Band, size_bytes: int) -> str:
-        s = band.settings
-        if s.max_requests and band.requests >= s.max_requests:
-            return f"{s.max_requests} requests of priority {band.priority}"
-        if s.max_bytes and band.bytes + size_bytes > s.max_bytes:
-            return f"{s.max_bytes} bytes of priority {band.priority}"
-        return ""
+        return band.full(size_bytes)
 
     # ---- time ------------------------------------------------------------------------------------------------------------------
 

@@ -72,30 +72,34 @@ class EvictionBooks(Protocol):
 
 
 class _Victim:
-    __slots__ = ("exchange", "key", "opened_s", "priority")
+    __slots__ = ("exchange", "key", "priority", "revoked_s")
 
-    def __init__(self, exchange: UnderWay, key: Any, priority: int, opened_s: float) -> None:
+    def __init__(self, exchange: UnderWay, key: Any, priority: int) -> None:
         self.exchange = exchange
         self.key = key
         self.priority = priority
-        self.opened_s = opened_s
+        self.revoked_s = 0.0
 
 
 class Evictor:
     """Knows the requests on their way that may be taken away, and decides when and how many. Times are monotonic seconds."""
 
-    def __init__(self, filter_: EvictionFilter, ordering: EvictionOrdering, grace_s: float, books: EvictionBooks) -> None:
+    def __init__(
+        self, filter_: EvictionFilter, ordering: EvictionOrdering, grace_s: float, books: EvictionBooks, now: Callable[[], float]
+    ) -> None:
         self._filter = filter_
         self._ordering = ordering
         self._grace_s = grace_s
         self._books = books
+        self._now = now
         self._victims: dict[int, _Victim] = {}
         self._under_way = 0
         """Requests on their way, evictable or not."""
-        self._revoked: dict[int, float] = {}
-        """Revoked and not confirmed yet, since when."""
+        self._revoked: dict[int, _Victim] = {}
+        """Told to go, and not gone yet. They are not told again."""
+        self._overdue: dict[int, _Victim] = {}
+        """Those of them that are not waited for any longer."""
         self._not_before_s = float("-inf")
-        self._now_s = 0.0
 
     def adopt(self, filter_: EvictionFilter, ordering: EvictionOrdering, grace_s: float) -> None:
         """Other rules for requests to come; those on their way keep theirs."""
@@ -109,44 +113,54 @@ class Evictor:
         if self._filter.evictable(request):
             exchange.evictable = True
             key = self._ordering.eviction_key(request, now_s)
-            self._victims[id(exchange)] = _Victim(exchange, key, request.priority, now_s)
+            self._victims[id(exchange)] = _Victim(exchange, key, request.priority)
         exchange.on_close(self._closed)
 
     def _closed(self, exchange: UnderWay) -> None:
         self._under_way -= 1
         self._victims.pop(id(exchange), None)
-        since_s = self._revoked.pop(id(exchange), None)
-        if since_s is not None:
-            self._books.confirmed(max(0.0, self._now_s - since_s))
+        self._overdue.pop(id(exchange), None)
+        victim = self._revoked.pop(id(exchange), None)
+        if victim is not None:
+            now_s = self._now()
+            self._books.confirmed(max(0.0, now_s - victim.revoked_s))
+            self._not_before_s = now_s + self._grace_s
             if not self._revoked:
-                self._not_before_s = self._now_s + self._grace_s
+                self._books.target(0, 0)
 
     def consider(self, *, blocked_priority: int, saturation: float, ceiling: float, now_s: float) -> int:
-        """Requests of `blocked_priority` cannot be let in: how many of lower priority were taken away for them."""
-        self._now_s = now_s
+        """Requests of `blocked_priority` cannot be let in: how many of lower priority were taken away for them.
+
+        max(1, ceil((saturation - ceiling - pending) / credit)), at most two; a request's credit is its part of the saturation, `pending`
+        the credit of those that were told to go and still take up room.
+        """
         self._give_up(now_s)
         if self._revoked or now_s < self._not_before_s or not self._under_way:
             return 0
         candidates = [v for v in self._victims.values() if v.priority < blocked_priority]
         if not candidates:
             return 0
-        # What one request weighs, by what all of them do.
         credit = saturation / self._under_way
-        wanted = max(1, ceil((saturation - ceiling) / credit)) if credit > 0 else 1
-        count = min(wanted, MOST_AT_ONCE, len(candidates))
-        self._books.target(wanted, count)
-        for victim in sorted(candidates, key=lambda v: v.key)[:count]:
-            self._revoked[id(victim.exchange)] = now_s
+        wanted = max(1, ceil((saturation - ceiling) / credit - len(self._overdue))) if credit > 0 else 1
+        chosen = sorted(candidates, key=lambda v: v.key)[: min(wanted, MOST_AT_ONCE)]
+        for victim in chosen:
+            victim.revoked_s = now_s
+            self._revoked[id(victim.exchange)] = victim
+            del self._victims[id(victim.exchange)]
+        self._books.target(wanted, len(chosen))
+        for victim in chosen:
             self._books.issued(victim.priority)
             victim.exchange.evict(Evicted(TEXT, drop_reason=EVICTED))
-        self._books.target(wanted, len(self._revoked))
-        return count
+        return len(chosen)
 
     def _give_up(self, now_s: float) -> None:
         """On revocations that nobody confirms: they must not stop all others for good."""
-        for key in [k for k, since_s in self._revoked.items() if now_s - since_s >= UNCONFIRMED_S]:
-            del self._revoked[key]
+        late = [key for key, victim in self._revoked.items() if now_s - victim.revoked_s >= UNCONFIRMED_S]
+        for key in late:
+            self._overdue[key] = self._revoked.pop(key)
             self._books.unconfirmed()
+        if late and not self._revoked:
+            self._books.target(0, 0)
 
     @property
     def evictable(self) -> int:

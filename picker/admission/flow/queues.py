@@ -160,6 +160,21 @@ class Band:
             self.idle_since_s = now_s
             self.newest.clear()
 
+    def count_turn(self, item: QueuedRequest, now_s: float) -> None:
+        """This request has its turn: a fairness policy that counts turns over all bands hears of each."""
+        dispatched = getattr(self.settings.fairness, "dispatched", None)
+        if dispatched is not None:
+            dispatched(item.flow.fairness_id, now_s - item.enqueued_s, now_s)
+
+    def full(self, size_bytes: int) -> str:
+        """What is at capacity for one more request of this size; empty: nothing."""
+        s = self.settings
+        if s.max_requests and self.requests >= s.max_requests:
+            return f"{s.max_requests} requests of priority {self.priority}"
+        if s.max_bytes and self.bytes + size_bytes > s.max_bytes:
+            return f"{s.max_bytes} bytes of priority {self.priority}"
+        return ""
+
     def newest_first(self) -> Iterator[QueuedRequest]:
         """Those that have waited least first. The band must not change meanwhile."""
         while self.newest and self.newest[-1].gone:

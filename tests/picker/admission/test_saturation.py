@@ -8,10 +8,14 @@ import msgspec
 import pytest
 
 from picker.admission.saturation import Shedding, UtilizationDetector
+from picker.config import DEFAULT_TEXT
 from picker.endpoint import NEVER_SCRAPED, EndpointMetrics
 from picker.errors import Rejected
+from picker.loader import load
+from picker.metrics import Metrics
 from picker.plugin import Filter, SaturationDetector
 from picker.snapshot import Candidates
+from picker.yaml_source import YamlSource
 from tests.picker.scheduling.pool import build, pool, request
 
 NOW_S = 100.0
@@ -50,6 +54,22 @@ def fresh(waiting: int = 0, kv_usage: float = 0.0, *, age_s: float = 0.0, quiet_
 )
 def test_saturation(parameters: dict[str, Any], metrics: list[EndpointMetrics], saturation: float) -> None:
     assert build(UtilizationDetector, parameters).saturation(pool(metrics).candidates(), NOW_S) == pytest.approx(saturation)
+
+
+def test_what_was_sent_since_the_report_counts_as_queued_and_not_as_the_reference_counts() -> None:
+    detector = build(UtilizationDetector)
+    snapshot = pool([fresh(waiting=1), fresh()])
+    for _ in range(4):
+        snapshot.loads[0].open_request(0)
+    assert detector.saturation(snapshot.candidates(), NOW_S) == pytest.approx(0.5)  # (1 + 4) / 5 and 0
+    detector.reported_only = True
+    assert detector.saturation(snapshot.candidates(), NOW_S) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("compat", ["", "compat: reference\n"])
+def test_the_configuration_says_whose_way(compat: str) -> None:
+    detector = load(YamlSource(DEFAULT_TEXT + compat, "test"), Metrics()).detector
+    assert isinstance(detector, UtilizationDetector) and detector.reported_only == bool(compat)
 
 
 @pytest.mark.parametrize(
