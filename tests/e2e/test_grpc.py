@@ -78,7 +78,7 @@ async def gateway(request: pytest.FixtureRequest, start_stack: StartStack) -> As
     async with AsyncExitStack() as started:
         pages = await started.enter_async_context(model_servers(*[Load(queue=queue) for queue in QUEUES]))
         port = consecutive_ports(1)
-        engines = [await started.enter_async_context(GrpcEngine(page.host, port)) for page in pages]
+        engines = [GrpcEngine(page.host, port) for page in pages]
         stack = await start_stack(
             sims=0,
             endpoints=[engine.address for engine in engines],
@@ -87,6 +87,7 @@ async def gateway(request: pytest.FixtureRequest, start_stack: StartStack) -> As
             picker_args=[f"--transport={request.param}"],
         )
         for engine, queue in zip(engines, QUEUES, strict=True):
+            await started.enter_async_context(engine)
             await stack.until_endpoint(engine.address, ready=True, waiting=queue)
         channel = await started.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{stack.settings.port}"))
         yield Gateway(stack, engines, pages, channel)
