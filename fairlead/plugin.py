@@ -4,6 +4,7 @@ A plugin is a class that has the methods of one or more extension points (the pr
 """
 
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
+from picker.endpoint_values import leave_endpoint_values
 from picker.errors import BadRequest, Internal, PayloadTooLarge, Refusal, Rejected, Unavailable
 from picker.plugin import (
     Admitter,
@@ -68,4 +69,5 @@ __all__ = [
     "Unavailable",
     "Usage",
     "UsageFormat",
+    "leave_endpoint_values",
 ]

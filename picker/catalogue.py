@@ -23,6 +23,7 @@ from picker.parsing.vllm import VllmHttpParser
 from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
+from picker.scheduling.attributes import EndpointAttributeFilter, EndpointAttributeScorer
 from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
@@ -75,6 +76,7 @@ FILTERS: tuple[type[Any], ...] = (
     UtilizationFilter,
     SessionAffinityFilter,
     PrefixCacheAffinityFilter,
+    EndpointAttributeFilter,
 )
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
@@ -89,6 +91,7 @@ SCORERS: tuple[type[Any], ...] = (
     NoHitLruScorer,
     HeaderLabelAffinityScorer,
     SessionAffinityScorer,
+    EndpointAttributeScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)

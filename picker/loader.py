@@ -133,11 +133,11 @@ class _Loader:
         asker = self._building[-1]
         self._asked[asker].append((name, fallback_type))
         plugin = self._get(name)
-        if plugin is None and name == fallback_type:
-            plugin = self._make_default(fallback_type)
+        if plugin is None and (name == fallback_type or (not fallback_type and name in self._registry)):
+            plugin = self._make_default(name)
         if plugin is None:
             raise ConfigError(f"{self._place_of(asker)}: '{asker}' references undefined plugin '{name}'{self._nearest(name)}")
-        if plugin.type != fallback_type:
+        if fallback_type and plugin.type != fallback_type:
             raise ConfigError(f"{self._place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
         return plugin
 

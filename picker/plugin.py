@@ -59,7 +59,7 @@ class Handle(Protocol):
 
     def plugin(self, name: str, fallback_type: str) -> Any:
         """The plugin called `name`; when the configuration has none and `name` equals `fallback_type`, one with default
-        parameters is created. Raises ConfigError when there is none."""
+        parameters is created. With `fallback_type` "" it may be of any type. Raises ConfigError when there is none."""
 
 
 class Plugin(Protocol):

@@ -178,6 +178,8 @@ REQUIRED = {
     "by-label": "label: zone, validValues: [a]",
     "utilization-filter": "conditions: [{metric: waiting-queue, maxValue: 5}]",
     "header-label-affinity-scorer": "headerName: x-zone, labelKey: zone",
+    "endpoint-attribute-filter": "attribute: a, algorithm: {type: threshold, threshold: {operator: LessThan, value: 5}}",
+    "endpoint-attribute-scorer": "attributeKey: a, algorithm: {type: linear_lower_is_better}",
     "file-discovery": "path: endpoints.yaml",
     "priority-holdback-policy": "minCeiling: 0.5",
     "session-id-producer": "headerName: x-session",
