@@ -29,6 +29,7 @@ from picker.scheduling.handlers import HeaderProfileHandler, SingleProfileHandle
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.load_filters import UtilizationFilter
+from picker.scheduling.media_cache import MediaCacheProducer, MediaCacheScorer
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.prefix_filter import PrefixCacheAffinityFilter
 from picker.scheduling.producers import ApproxPrefixCacheProducer
@@ -65,7 +66,7 @@ ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter,)
 DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 """Where the configuration names no parser (contract section 1.9)."""
 PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
-PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
+PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer, MediaCacheProducer)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler)
 FILTERS: tuple[type[Any], ...] = (
     LabelSelectorFilter,
@@ -92,6 +93,7 @@ SCORERS: tuple[type[Any], ...] = (
     HeaderLabelAffinityScorer,
     SessionAffinityScorer,
     EndpointAttributeScorer,
+    MediaCacheScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)

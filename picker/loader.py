@@ -42,6 +42,7 @@ from picker.preparation.prepare import Preparation
 from picker.registry import Registry, nearest
 from picker.scheduling.handlers import SingleProfileHandler
 from picker.scheduling.inflight_load import InflightLoadProducer
+from picker.scheduling.media_cache import MediaCacheProducer
 from picker.scheduling.pickers import MaxScorePicker
 from picker.scheduling.producers import ApproxPrefixCacheProducer
 from picker.scheduling.profile import Profile, WeightedScorer
@@ -222,6 +223,8 @@ class _Loader:
                 plugin.prefix = plugin.prefix or producers[0]  # consumed, hence made if nobody configured one
             if isinstance(plugin, ProbabilisticAdmitter) and self._config.compat == REFERENCE:
                 plugin.refuse = Internal
+            if isinstance(plugin, MediaCacheProducer):
+                plugin.observe_with(self._metrics)
             if isinstance(plugin, RequestAttributeReporter):
                 plugin.failures = self._metrics.attribute_errors.cell(plugin.name)
         asking = [p for p in plugins if isinstance(p, AsyncDataProducer) and getattr(p, "asks", True)]
