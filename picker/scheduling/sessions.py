@@ -18,6 +18,7 @@ import msgspec
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.result import Response
+from picker.scheduling.endpoint_index import EndpointIndex
 from picker.snapshot import Candidates, Snapshot
 
 TOKEN_HEADER = "x-session-token"
@@ -105,6 +106,7 @@ class _SessionAffinity:
 
     def __init__(self, name: str, parameters: SessionParameters, handle: Handle) -> None:
         self.name = name
+        self._by_name = EndpointIndex(str)
         self._sources = parameters.sources or (Source(header=ID_HEADER),)
         encoded = parameters.strategy == "encoded_endpoint_header"
         self._sessions = None if encoded else Sessions(parameters.eviction_ttl_seconds, parameters.eviction_sweep_seconds)
@@ -150,7 +152,7 @@ class SessionAffinityScorer(_SessionAffinity):
         wanted = self._wanted(request)
         if wanted is None:
             return [0.0] * len(candidates)
-        return [1.0 if str(e) == wanted else 0.0 for e in candidates.endpoints]
+        return self._by_name.marks(candidates, wanted)
 
 
 class SessionAffinityFilter(_SessionAffinity):
@@ -163,4 +165,5 @@ class SessionAffinityFilter(_SessionAffinity):
         wanted = self._wanted(request)
         if wanted is None:
             return candidates
-        return candidates.keep(lambda e: str(e) == wanted) or candidates
+        indices = self._by_name.indices(candidates, wanted)
+        return candidates.at(indices) if indices else candidates

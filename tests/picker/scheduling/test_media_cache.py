@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from picker.scheduling import media_cache
 from picker.scheduling.media_cache import MediaCacheProducer, MediaCacheScorer
 from picker.snapshot import Candidates, Snapshot
 from tests.picker.scheduling.pool import FakeHandle, build, idle, only, pool
+from tests.picker.test_director import destination, handle
+from tests.picker.world import P, World, config
 
 
 def media(digests: Iterable[int], modality: str = "image") -> list[Medium]:
@@ -145,3 +148,21 @@ def test_metrics() -> None:
     assert (sum(ratio.counts), ratio.total) == (3 * 4 + 3, 1.0 + 2.0 + 2 * 0.5)
     metrics.forget_endpoint("e1", "default")
     assert [k[2] for k in metrics.encoder_hits.cells] == ["default/e2"] * 2
+
+
+def test_a_picture_goes_where_it_went_before() -> None:
+    world = World(P(0), P(1), P(2), config=config("openai-parser", scorers=("mm-embeddings-cache-scorer",)))
+
+    def ask(url: str, text: str) -> str:
+        content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
+        exchange = handle(world, {":path": "/v1/chat/completions"}, body)
+        assert exchange.request is not None and not exchange.request.body.prompt.media, "forgotten once it has been used"
+        return destination(exchange)
+
+    homes = {url: ask(url, "first") for url in (f"https://host/{n}.png" for n in range(5))}
+    for n in range(10):
+        assert {url: ask(url, f"question {n}") for url in homes} == homes
+    page = world.metrics.encoder_queries.cells
+    assert [c.value for c in page.values()] == [55.0]
+    assert sum(c.value for c in world.metrics.encoder_hits.cells.values()) == 50.0
