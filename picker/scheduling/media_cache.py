@@ -106,9 +106,9 @@ class MediaCacheProducer:
         if not any(holders):
             return EncoderCacheMatch(self._zeros, media, holders, snapshot)
         matched = list(self._zeros)
-        for mask in holders:
+        for mask, count in Counter(holders).items():  # pictures that always come together have the same holders
             for position in self._positions_of(mask):
-                matched[position] += 1
+                matched[position] += count
         return EncoderCacheMatch(matched, media, holders, snapshot)
 
     def _positions_of(self, mask: int) -> Iterator[int]:
@@ -131,10 +131,12 @@ class MediaCacheProducer:
         if not any(matched):
             return
         pods = {p: str(e) for p, e, hits in zip(candidates.positions, candidates.endpoints, matched, strict=True) if hits}
-        for medium, mask in zip(match.media, match.holders, strict=True):
+        found = Counter([(mask, medium.modality) for mask, medium in zip(match.holders, match.media, strict=True)])
+        cell = metrics.encoder_hits.cell
+        for (mask, modality), count in found.items():
             for position in self._positions_of(mask):
                 if position in pods:
-                    metrics.encoder_hits.cell(self.type, self.name, pods[position], medium.modality).value += 1
+                    cell(self.type, self.name, pods[position], modality).value += count
 
 
 class MediaCacheScorerParameters(Parameters, frozen=True):
