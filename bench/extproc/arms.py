@@ -14,7 +14,7 @@ import yaml
 from picker import catalogue
 from picker.config import DEFAULT_TEXT
 from picker.errors import ConfigError
-from picker.loader import load
+from picker.loader import Options, load
 from picker.metrics import Metrics
 from picker.scheduling.filters import ROLE_LABEL
 from picker.yaml_source import YamlSource
@@ -62,6 +62,14 @@ def everything() -> str:
             "matchLabels": {"tier": "bench"},
             "matchExpressions": [{"key": ROLE_LABEL, "operator": "Exists"}],
         },
+        "by-label": {"label": "tier", "validValues": ["bench"]},
+        "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 1_000_000}]},
+        "endpoint-attribute-filter": {
+            "attribute": "heat",
+            "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 90}},
+        },
+        "header-label-affinity-scorer": {"headerName": "x-tier", "labelKey": "tier"},
+        "endpoint-attribute-scorer": {"attributeKey": "heat", "algorithm": {"type": "linear_lower_is_better"}},
         "max-score-picker": {"maxNumOfEndpoints": 3},
     }
     filters = [cls.type for cls in catalogue.FILTERS]
@@ -96,7 +104,7 @@ ARMS = (
     Arm("grpcio", Kind.PICKER, "picker, `--transport grpcio`", ("--transport=grpcio",), only=_LOADED),
     Arm(
         "everything", Kind.PICKER, "`h2` with every scorer and filter, three fallbacks, a log of 16,384 decisions",
-        (_H2, "--decision-log-size=16384"), everything(), labels=True, only=_LOADED,
+        (_H2, "--decision-log-size=16384", "--allow-experimental-plugins"), everything(), labels=True, only=_LOADED,
     ),
     Arm("h2-1s", Kind.PICKER, "`h2` scraping once a second: almost without that part", (_H2, _SELDOM), only=("small", *_STREAMS, "long")),
     Arm(
@@ -160,7 +168,8 @@ def unavailable(arm: Arm, picker_help: str) -> str | None:
             return f"this picker has no {flag}"
     if arm.config is not None:
         try:
-            load(YamlSource(arm.config, f"arm {arm.name}"), Metrics())
+            experimental = "--allow-experimental-plugins" in arm.flags
+            load(YamlSource(arm.config, f"arm {arm.name}"), Metrics(), Options(experimental=experimental))
         except ConfigError as error:
             return f"this picker refuses the configuration: {error}"
     return None
