@@ -4,6 +4,7 @@ A plugin is a class that has the methods of one or more extension points (the pr
 """
 
 from picker.endpoint import Endpoint, EndpointLoad, EndpointMetrics
+from picker.endpoint_values import leave_endpoint_values
 from picker.errors import (
     BadRequest,
     Forbidden,
@@ -111,4 +112,5 @@ __all__ = [
     "Usage",
     "UsageFormat",
     "UsageLimitPolicy",
+    "leave_endpoint_values",
 ]

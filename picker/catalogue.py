@@ -24,12 +24,14 @@ from picker.parsing.vllm import VllmHttpParser
 from picker.parsing.vllm_grpc import VllmGrpcParser
 from picker.preparation.token_producer import TokenProducer
 from picker.registry import Registry
+from picker.scheduling.attributes import EndpointAttributeFilter, EndpointAttributeScorer
 from picker.scheduling.filters import ByLabelFilter, DecodeFilter, EncodeFilter, LabelSelectorFilter, PrefillFilter
 from picker.scheduling.handlers import DataParallelProfileHandler, HeaderProfileHandler, SingleProfileHandler
 from picker.scheduling.headroom_filter import SloHeadroomTierFilter
 from picker.scheduling.identity import AgentIdentity, SessionIdProducer
 from picker.scheduling.inflight_load import InflightLoadProducer
 from picker.scheduling.load_filters import UtilizationFilter
+from picker.scheduling.media_cache import MediaCacheProducer, MediaCacheScorer
 from picker.scheduling.pickers import MaxScorePicker, RandomPicker, WeightedRandomPicker
 from picker.scheduling.prefix_filter import PrefixCacheAffinityFilter
 from picker.scheduling.producers import ApproxPrefixCacheProducer
@@ -67,7 +69,7 @@ ADMITTERS: tuple[type[Any], ...] = (ProbabilisticAdmitter, LatencySloAdmitter)
 DEFAULT_PARSERS: tuple[type[Any], ...] = (OpenAIParser, AnthropicParser, VllmHttpParser, PassthroughParser)
 """Where the configuration names no parser (contract section 1.9)."""
 PARSERS: tuple[type[Any], ...] = (*DEFAULT_PARSERS, SglangHttpParser, VllmGrpcParser, VertexAIParser)
-PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer)
+PRODUCERS: tuple[type[Any], ...] = (TokenProducer, ApproxPrefixCacheProducer, InflightLoadProducer, MediaCacheProducer)
 PROFILE_HANDLERS: tuple[type[Any], ...] = (SingleProfileHandler, HeaderProfileHandler, DataParallelProfileHandler)
 FILTERS: tuple[type[Any], ...] = (
     LabelSelectorFilter,
@@ -79,6 +81,7 @@ FILTERS: tuple[type[Any], ...] = (
     SessionAffinityFilter,
     PrefixCacheAffinityFilter,
     SloHeadroomTierFilter,
+    EndpointAttributeFilter,
 )
 SCORERS: tuple[type[Any], ...] = (
     QueueScorer,
@@ -94,6 +97,8 @@ SCORERS: tuple[type[Any], ...] = (
     HeaderLabelAffinityScorer,
     SessionAffinityScorer,
     LatencyScorer,
+    EndpointAttributeScorer,
+    MediaCacheScorer,
 )
 PICKERS: tuple[type[Any], ...] = (MaxScorePicker, WeightedRandomPicker, RandomPicker)
 REPORTERS: tuple[type[Any], ...] = (RequestAttributeReporter,)

@@ -45,6 +45,11 @@ class Distribution:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def observe_times(self, value: float, times: int) -> None:
+        """Count it so many times."""
+        self.counts[bisect_left(self._bounds, value)] += times
+        self.total += value * times
+
 
 Cell = TypeVar("Cell", Number, Distribution)
 

@@ -10,6 +10,8 @@ PREFIX_MATCH = "prefix-cache-match-info"
 """How much of the prompt each endpoint holds."""
 INFLIGHT_LOAD = "inflight-load"
 """Requests and tokens in flight: `EndpointLoad`, and what `InferenceRequest.charges` adds to it."""
+ENCODER_CACHE_MATCH = "encoder-cache-match-info"
+"""How many of the prompt's media each endpoint has encoded before."""
 TOKENIZED_PROMPT = "tokenized-prompt"
 """Token ids, or bytes that count as such: `request.body.prompt`."""
 LATENCY_PREDICTION = "latency-prediction"
@@ -22,8 +24,14 @@ AGENT_IDENTITY = "agent-identity"
 APPROX_PREFIX_CACHE_PRODUCER = "approx-prefix-cache-producer"
 INFLIGHT_LOAD_PRODUCER = "inflight-load-producer"
 TOKEN_PRODUCER = "token-producer"
+MM_EMBEDDINGS_CACHE_PRODUCER = "mm-embeddings-cache-producer"
 
-DEFAULT_PRODUCERS = {PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER, INFLIGHT_LOAD: INFLIGHT_LOAD_PRODUCER, TOKENIZED_PROMPT: TOKEN_PRODUCER}
+DEFAULT_PRODUCERS = {
+    PREFIX_MATCH: APPROX_PREFIX_CACHE_PRODUCER,
+    INFLIGHT_LOAD: INFLIGHT_LOAD_PRODUCER,
+    TOKENIZED_PROMPT: TOKEN_PRODUCER,
+    ENCODER_CACHE_MATCH: MM_EMBEDDINGS_CACHE_PRODUCER,
+}
 """Plugin types that are made with default parameters when somebody consumes the key and nobody configured produces it."""
 
 ABSENT_PRODUCERS = {

@@ -137,9 +137,11 @@ class _Loader:
         plugin = self._get(name) if name else self._first(fallback_type)
         if plugin is None and name in ("", fallback_type):
             plugin = self._make_default(fallback_type)
+        if plugin is None and not fallback_type and name in self._registry:
+            plugin = self._make_default(name)
         if plugin is None:
             raise ConfigError(f"{self.place_of(asker)}: '{asker}' references undefined plugin '{name}'{self._nearest(name)}")
-        if plugin.type != fallback_type:
+        if fallback_type and plugin.type != fallback_type:
             raise ConfigError(f"{self.place_of(asker)}: '{asker}' needs a {fallback_type}, but '{name}' is a {plugin.type}")
         self._asked[asker].append(Asked(name, fallback_type, plugin))
         return plugin

@@ -145,6 +145,17 @@ class Metrics:
             p + "prefix_indexer_hit_bytes", "Prompt bytes found on the picked endpoint.", _HIT_BYTES, indexed,
             _same(extension, "prefix_indexer_hit_bytes"),
         )  # fmt: skip
+        self.encoder_queries = Counter(
+            p + "encoder_cache_queries_total", "Media looked up in the index of encoder caches.", ("plugin_type", "plugin_name", "modality")
+        )
+        self.encoder_hits = Counter(
+            p + "encoder_cache_hits_total", "Those that an endpoint has probably encoded before, for each such endpoint.",
+            ("plugin_type", "plugin_name", "pod", "modality"),
+        )  # fmt: skip
+        self.encoder_hit_ratio = Histogram(
+            p + "encoder_cache_hit_ratio", "Part of a request's media that an endpoint has probably encoded before, for each candidate.",
+            _HIT_RATIO, ("plugin_type", "plugin_name"),
+        )  # fmt: skip
         datalayer = "llm_d_inference_scheduler"
         self.poll_errors = Counter(
             p + "datalayer_poll_errors_total", "Polls of a model server that failed.", ("source_type",),
@@ -268,6 +279,7 @@ class Metrics:
     def forget_endpoint(self, name: str, namespace: str) -> None:
         """The endpoint is gone for good: pods come and go, their series must not pile up."""
         self.scheduler_attempts.forget(endpoint_name=name, namespace=namespace)
+        self.encoder_hits.forget(pod=f"{namespace}/{name}")
 
 
 class RequestSeries:

@@ -58,9 +58,9 @@ class Handle(Protocol):
     """What a plugin may ask for while it is built."""
 
     def plugin(self, name: str, fallback_type: str) -> Any:
-        """The plugin called `name`; when the configuration has none and `name` equals `fallback_type`, one with default
-        parameters is created. An empty name is the first of that type, or else one with default parameters. Raises ConfigError when
-        there is none."""
+        """The plugin called `name`; when the configuration has none and `name` equals `fallback_type`, one with default parameters is
+        created. An empty name is the first of that type, or else one with default parameters; with an empty `fallback_type` it may be of
+        any type. Raises ConfigError when there is none."""
 
 
 class Plugin(Protocol):

@@ -8,9 +8,11 @@ partial last block counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import starmap
 from struct import Struct
+from typing import NamedTuple
 
 from xxhash import xxh64_intdigest
 
@@ -23,13 +25,21 @@ def _blocks(size_bytes: int) -> Struct:
     return Struct(f"{size_bytes}s")
 
 
+class Medium(NamedTuple):
+    """An image, a recording or a video in a prompt. `digest` (64 bits) is the same for the same location or the same inline data."""
+
+    modality: str
+    digest: int
+
+
 class Prompt:
-    """Canonical prompt bytes plus the tokens of content that is not text (images, audio). The hashes asked for last are kept."""
+    """Canonical prompt bytes plus the tokens of content that is not text, and which `media` that is. The hashes asked for last are kept."""
 
-    __slots__ = ("_hashes", "data", "extra_tokens", "tokens")
+    __slots__ = ("_hashes", "data", "extra_tokens", "media", "tokens")
 
-    def __init__(self, data: bytes = b"", extra_tokens: int = 0) -> None:
+    def __init__(self, data: bytes = b"", extra_tokens: int = 0, media: Sequence[Medium] = ()) -> None:
         self.data = data
+        self.media = media
         self.extra_tokens = extra_tokens
         self.tokens = -(-len(data) // BYTES_PER_TOKEN) + extra_tokens
         """Estimated number of prompt tokens."""
@@ -38,6 +48,7 @@ class Prompt:
     def forget(self) -> None:
         """Keep the number of tokens, and neither text nor hashes: a streamed answer outlives their use by minutes."""
         self.data = b""
+        self.media = ()
         self._hashes = None
 
     def block_hashes(self, block_tokens: int, seed: str, max_blocks: int) -> list[int]:

@@ -63,8 +63,13 @@ def everything() -> str:
             "matchExpressions": [{"key": ROLE_LABEL, "operator": "Exists"}],
         },
         "by-label": {"label": "tier", "validValues": ["bench"]},
-        "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 1000}], "fallbackOnEmpty": True},
+        "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 1_000_000}]},
+        "endpoint-attribute-filter": {
+            "attribute": "heat",
+            "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 90}},
+        },
         "header-label-affinity-scorer": {"headerName": "x-tier", "labelKey": "tier"},
+        "endpoint-attribute-scorer": {"attributeKey": "heat", "algorithm": {"type": "linear_lower_is_better"}},
         "max-score-picker": {"maxNumOfEndpoints": 3},
     }
     filters = [cls.type for cls in catalogue.FILTERS]

@@ -15,7 +15,7 @@ from statistics import median
 from time import process_time
 from typing import NamedTuple
 
-MODULES = ("schedule", "prefix", "parse", "sse", "conversation", "scrape", "metrics", "flow", "foreign")
+MODULES = ("schedule", "scorers", "prefix", "parse", "sse", "conversation", "scrape", "metrics", "flow", "foreign")
 
 
 class Timing(NamedTuple):

@@ -32,6 +32,7 @@ class CoreMetricsExtractor:
 
     type = "core-metrics-extractor"
     Parameters = CoreMetricsParameters
+    reports_attributes = True  # of customMetrics
 
     def __init__(self, name: str, parameters: CoreMetricsParameters, handle: Handle) -> None:
         """Raises ValueError."""

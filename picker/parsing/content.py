@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from xxhash import xxh32_hexdigest
 
 from picker.errors import BadRequest
 from picker.parsing.fields import ABSENT
-from picker.parsing.media import FILE, KINDS, media_tokens
-from picker.prompt import Prompt
+from picker.parsing.media import FILE, KINDS, media_digest, media_tokens
+from picker.prompt import Medium, Prompt
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 PromptInput = str | list[str | TokenId | list[TokenId]]
@@ -60,18 +59,19 @@ class Message(msgspec.Struct, gc=False):
 class Canvas:
     """Collects the canonical prompt of one request. `headers` size videos."""
 
-    __slots__ = ("_extra", "_headers", "_pieces")
+    __slots__ = ("_extra", "_headers", "_media", "_pieces")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._pieces: list[str] = []
         self._extra = 0
+        self._media: list[Medium] = []
         self._headers = headers
 
     def prompt(self, tools: msgspec.Raw = ABSENT) -> Prompt:
         """What was collected, after the JSON of `tools`."""
         data = "".join(self._pieces).encode()
         raw = bytes(tools)
-        return Prompt(data if raw in _EMPTY_TOOLS else raw + data, self._extra)
+        return Prompt(data if raw in _EMPTY_TOOLS else raw + data, self._extra, self._media)
 
     def messages(self, messages: Iterable[Message]) -> None:
         """Role and content of each message."""
@@ -146,7 +146,10 @@ class Canvas:
         if kind == FILE and b"base64" not in source:
             self._pieces.append(source.decode("utf-8", "replace"))
             return
-        self._pieces.append(xxh32_hexdigest(source))
+        digest = media_digest(source)
+        self._pieces.append(f"{digest & 0xFFFFFFFF:08x}")
+        if kind != FILE and source:
+            self._media.append(Medium(kind, digest))
         self._extra += max(media_tokens(kind, source, self._headers) - _FINGERPRINT_TOKENS, 0)
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
+
+from xxhash import xxh3_64_intdigest
+
+from picker.prompt import Medium
 
 IMAGE, AUDIO, VIDEO, FILE = "image", "audio", "video", "file"
 KINDS = {
@@ -33,6 +37,11 @@ MAX_TOKENS = 131_072
 
 _WAV_BYTES_PER_S = 32_000  # 16 kHz, 16 bits, one channel
 _PACKED_BYTES_PER_S = 8_000  # 64 kbit/s
+# What the medium is: its location or its data, in front of what only says how to look at it. No key comes later than this.
+_IDENTITY = re.compile(rb'\s*"|.*?"(?:url|data|image_url|audio_url|video_url|file_data|file_id)"\s*:\s*"', re.DOTALL)
+_KEY_BYTES = 512
+MODALITIES = (IMAGE, AUDIO, VIDEO)
+OTHER = "other"
 _DATA_KEY = re.compile(rb'"data"\s*:\s*"')
 _RESOLUTION = re.compile(r"(\d{1,5})[xX*](\d{1,5})")
 _LINES = re.compile(r"(\d{1,5})[pP]?")
@@ -47,6 +56,27 @@ def media_tokens(kind: str, source: bytes, headers: Mapping[str, str]) -> int:
     if kind == AUDIO:
         return _audio_tokens(source)
     return _video_tokens(headers) if kind == VIDEO else FILE_TOKENS
+
+
+def media_digest(source: bytes) -> int:
+    """64 bits of the location or the inline data that `source`, the JSON of a medium, holds; of all of it when it has neither.
+
+    `detail`, a format and blanks do not count: to a model server's encoder it is the same picture. XXH3 takes 0.1 ms per MB or less.
+    """
+    match = _IDENTITY.match(source, 0, _KEY_BYTES)
+    if match is not None:
+        end = source.find(b'"', match.end())
+        if end > match.end() and source[end - 1] != 0x5C:  # an escaped quote: not the end
+            return xxh3_64_intdigest(memoryview(source)[match.end() : end])
+    return xxh3_64_intdigest(source)
+
+
+def hashed_media(hashes: Mapping[str, Sequence[str | None]] | None) -> Iterator[Medium]:
+    """Media by the hashes (`mm_hashes`, by modality) that a vLLM gave them."""
+    for modality, marks in (hashes or {}).items():
+        for mark in marks:
+            if mark:
+                yield Medium(modality if modality in MODALITIES else OTHER, xxh3_64_intdigest(mark.encode("utf-8", "surrogatepass")))
 
 
 def frame_tokens(width: int, height: int) -> int:

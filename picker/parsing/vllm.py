@@ -13,9 +13,10 @@ import msgspec
 from picker.errors import BadRequest
 from picker.parsing.content import Canvas, Message, TokenId, pack_token_ids
 from picker.parsing.fields import ABSENT, Common, decode, token_limit
+from picker.parsing.media import hashed_media
 from picker.parsing.paths import SuffixTable
 from picker.plugin import Handle, NoParameters
-from picker.prompt import Prompt
+from picker.prompt import Medium, Prompt
 from picker.request import ParsedBody, UsageFormat
 
 Headers = Mapping[str, str]
@@ -32,8 +33,13 @@ class _Sampling(msgspec.Struct, gc=False):
     max_tokens: Any = None
 
 
+class _Features(msgspec.Struct):
+    mm_hashes: dict[str, list[str | None]] | None = None
+
+
 class _Generate(Common, gc=False):
     token_ids: list[TokenId] | None = None
+    features: msgspec.Raw = ABSENT
     sampling_params: _Sampling | None = None
 
 
@@ -63,6 +69,7 @@ class _Rerank(Common, gc=False):
 
 
 _GENERATE = msgspec.json.Decoder(_Generate)
+_FEATURES = msgspec.json.Decoder(_Features | None)
 _TOKENIZE = msgspec.json.Decoder(_Tokenize)
 _DETOKENIZE = msgspec.json.Decoder(_Detokenize)
 _SCORE = msgspec.json.Decoder(_Score)
@@ -75,7 +82,18 @@ def _generate(headers: Headers, body: bytes) -> ParsedBody:
         raise BadRequest(NO_TOKEN_IDS)
     sampling = request.sampling_params
     limit = token_limit(sampling.max_tokens, "generate", "sampling_params.max_tokens") if sampling else None
-    return request.parsed(Prompt(pack_token_ids(request.token_ids)), UsageFormat.OPENAI, limit)
+    return request.parsed(Prompt(pack_token_ids(request.token_ids), media=_media(request.features)), UsageFormat.OPENAI, limit)
+
+
+def _media(features: msgspec.Raw) -> list[Medium]:
+    """What the renderer said of media. Of another shape, it is the server's to refuse."""
+    if not bytes(features):
+        return []
+    try:
+        found = _FEATURES.decode(features)
+    except (ValueError, RecursionError):
+        return []
+    return [] if found is None else list(hashed_media(found.mm_hashes))
 
 
 def _tokenize(headers: Headers, body: bytes) -> ParsedBody:

@@ -16,6 +16,7 @@ from xxhash import xxh64_digest
 from picker.errors import ParameterError
 from picker.keys import TOKEN_PRODUCER, TOKENIZED_PROMPT
 from picker.parsing.content import TokenId, pack_token_ids
+from picker.parsing.media import hashed_media
 from picker.parsing.paths import SuffixTable
 from picker.parsing.rewrite import rewrite_model
 from picker.plugin import Handle, Parameters
@@ -135,7 +136,9 @@ class TokenProducer:
         timeout_s = self._media_s if request.body.prompt.extra_tokens else self._text_s
         answer = await self._client.post(path, body, timeout_s, authorization=request.headers.get("authorization", ""))
         prompts = [_ONE.decode(answer)] if path == CHAT else _MANY.decode(answer)
-        request.body = msgspec.structs.replace(request.body, prompt=Prompt(b"".join(map(packed, prompts))))
+        # The renderer's hashes are of the pictures themselves, whatever location they were fetched from.
+        media = [m for p in prompts if p.features for m in hashed_media(p.features.mm_hashes)] or request.body.prompt.media
+        request.body = msgspec.structs.replace(request.body, prompt=Prompt(b"".join(map(packed, prompts)), media=media))
 
     async def close(self) -> None:
         """Give up the connections."""

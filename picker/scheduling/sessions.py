@@ -20,6 +20,7 @@ from picker.keys import SESSION_ID
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
 from picker.result import Response
+from picker.scheduling.endpoint_index import EndpointIndex
 from picker.scheduling.identity import SessionIdProducer
 from picker.snapshot import Candidates, Snapshot
 
@@ -125,6 +126,7 @@ class _SessionAffinity:
             )
         self.name = name
         self.parameters = parameters
+        self._by_name = EndpointIndex(str)
         self._sources = parameters.sources or (Source(header=ID_HEADER),)
         for source in self._sources:
             if source.producer:
@@ -187,7 +189,7 @@ class SessionAffinityScorer(_SessionAffinity):
         wanted = self._wanted(request)
         if wanted is None:
             return [0.0] * len(candidates)
-        return [1.0 if str(e) == wanted else 0.0 for e in candidates.endpoints]
+        return self._by_name.marks(candidates, wanted)
 
 
 class SessionAffinityFilter(_SessionAffinity):
@@ -200,4 +202,5 @@ class SessionAffinityFilter(_SessionAffinity):
         wanted = self._wanted(request)
         if wanted is None:
             return candidates
-        return candidates.keep(lambda e: str(e) == wanted) or candidates
+        indices = self._by_name.indices(candidates, wanted)
+        return candidates.at(indices) if indices else candidates

@@ -111,6 +111,9 @@ inflight_tokens G - endpoint_name namespace producer_name fairness_id priority
 prefix_indexer_size G - plugin_name plugin_type
 prefix_indexer_hit_ratio H RATIO plugin_name plugin_type
 prefix_indexer_hit_bytes H BYTES plugin_name plugin_type
+encoder_cache_queries_total C - plugin_type plugin_name modality
+encoder_cache_hits_total C - plugin_type plugin_name modality pod
+encoder_cache_hit_ratio H RATIO plugin_type plugin_name
 program_aware_jains_fairness_index G - -
 program_aware_avg_wait_time_milliseconds G - program_id
 program_aware_attained_service_tokens G - program_id
@@ -121,11 +124,6 @@ program_aware_attained_service_tokens G - program_id
 # The feature, and what begins with these names belongs to it.
 ABSENT: dict[str, tuple[str, ...]] = {
     "holding plugins to the data keys that they declare": ("plugin_data_scope_violations_total",),
-    "multimodal encoder cache (mm-embeddings-cache-producer)": (
-        "encoder_cache_queries_total",
-        "encoder_cache_hits_total",
-        "encoder_cache_hit_ratio",
-    ),
     "latency prediction (predicted-latency-producer)": (
         "inference_request_metric",
         "request_predicted_ttft_seconds",

@@ -109,6 +109,8 @@ REQUIRED = {
     "by-label": "label: zone, validValues: [a]",
     "utilization-filter": "conditions: [{metric: waiting-queue, maxValue: 5}]",
     "header-label-affinity-scorer": "headerName: x-zone, labelKey: zone",
+    "endpoint-attribute-filter": "attribute: a, algorithm: {type: threshold, threshold: {operator: LessThan, value: 5}}",
+    "endpoint-attribute-scorer": "attributeKey: a, algorithm: {type: linear_lower_is_better}",
     "file-discovery": "path: endpoints.yaml",
     "header-profile-handler": "defaultProfile: default",
     "priority-holdback-policy": "minCeiling: 0.5",
@@ -147,7 +149,8 @@ def test_a_producer_may_stand_after_its_scorer_and_have_a_name_of_its_own() -> N
         ),
         (
             "plugins:\n- type: predicted-latency-producer",
-            "epp.yaml:4: plugins[0].type: plugin type 'predicted-latency-producer' is not in this version: it belongs to latency prediction",
+            "epp.yaml:4: plugins[0].type: plugin type 'predicted-latency-producer' is not in this version: it belongs to latency "
+            "prediction",
         ),
         ("plugins:\n- {type: zz, name: mine}", "epp.yaml:4: plugins[0].type: plugin type 'zz' is not registered"),
         (

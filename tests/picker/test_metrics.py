@@ -110,6 +110,9 @@ TABLE: list[tuple[str, str, str, str, str, str]] = [
         "inference_extension_prefix_indexer_hit_bytes",
         "",
     ),
+    ("llm_d_epp_encoder_cache_queries_total", "counter", "plugin_type plugin_name modality", "", "", ""),
+    ("llm_d_epp_encoder_cache_hits_total", "counter", "plugin_type plugin_name pod modality", "", "", ""),
+    ("llm_d_epp_encoder_cache_hit_ratio", "histogram", "plugin_type plugin_name", RATIO, "", ""),
     (
         "llm_d_epp_datalayer_poll_errors_total",
         "counter",

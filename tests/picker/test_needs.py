@@ -111,7 +111,7 @@ def test_a_producer_of_ones_own_is_listened_to(folder: Path) -> None:
     made = with_predictor(folder, "slo-headroom-tier-filter", "latency-scorer", more="  parameters: {headroomSelectionStrategy: most}\n")
     made.stages.scheduler.profiles["default"].filters[0]._draw = lambda: 1.0  # type: ignore[attr-defined]
     asked, everybody = request(), idle(4).candidates()
-    for producer in made.stages.producers:
+    for producer, _ in made.stages.producers:
         producer.produce(asked, everybody)
     result = made.stages.scheduler.schedule(asked, everybody)
     assert [e.name for e in result.candidates] == ["e1", "e2"]  # 10 and 20 ms of 25
@@ -120,9 +120,9 @@ def test_a_producer_of_ones_own_is_listened_to(folder: Path) -> None:
 
 def test_the_admitters_refusal_is_as_the_reference_says(folder: Path) -> None:
     made = with_predictor(folder, "latency-slo-admitter", more="compat: reference\n")
-    assert made.stages.admitters[0].refuse is Internal  # type: ignore[attr-defined]
+    assert made.stages.admitters[0][0].refuse is Internal  # type: ignore[attr-defined]
     made = with_predictor(folder, "latency-slo-admitter")
-    assert isinstance(made.stages.admitters[0].refuse("x"), Rejected)  # type: ignore[attr-defined]
+    assert isinstance(made.stages.admitters[0][0].refuse("x"), Rejected)  # type: ignore[attr-defined]
 
 
 def test_ranks_are_in_one_profile() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from picker.endpoint import Endpoint
@@ -39,24 +40,39 @@ class ContextLengthAware:
         self._label = parameters.label
         self._filtering = parameters.enable_filtering
         self._read: dict[str, _Range | None] = {}  # by label text, which discovery chooses
+        self._endpoints: tuple[Endpoint, ...] | None = None
+        self._ranges: list[_Range | None] = []
+        self._which: list[int] = []
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """Those whose range holds the prompt's estimated tokens, and those without a range."""
         if not self._filtering:
             return candidates
         tokens = request.prompt_tokens
-        ranges = self._of(candidates)
-        return candidates.at([i for i, r in enumerate(ranges) if r is None or r.low <= tokens <= r.high])
+        which = self._of(candidates)
+        holds = [r is None or r.low <= tokens <= r.high for r in self._ranges]
+        return candidates if all(holds) else candidates.at([i for i, n in enumerate(which) if holds[n]])
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """Inside: 0.3 + 0.7 x (0.7 / (1 + width / 10000) + 0.3 x (max - tokens) / width), 1 for width 0; outside: 0.3 / (1 +
         distance / 1000); 0.5 without a range."""
         tokens = request.prompt_tokens
-        return [_score(r, tokens) for r in self._of(candidates)]
+        which = self._of(candidates)
+        scores = [_score(r, tokens) for r in self._ranges]
+        return [scores[n] for n in which]
 
-    def _of(self, candidates: Candidates) -> list[_Range | None]:
-        label = self._label
-        return [None if (text := e.labels.get(label)) is None else self._range(text, e) for e in candidates.endpoints]
+    def _of(self, candidates: Candidates) -> Sequence[int]:
+        """The range of each candidate by its number in `_ranges`. Labels do not change while an `Endpoint` lives, and a pool has few
+        different ones."""
+        endpoints = candidates.snapshot.endpoints
+        if endpoints is not self._endpoints:
+            numbers: dict[_Range | None, int] = {}
+            label = self._label
+            found = [None if (text := e.labels.get(label)) is None else self._range(text, e) for e in endpoints]
+            self._which = [numbers.setdefault(r, len(numbers)) for r in found]
+            self._ranges = list(numbers)
+            self._endpoints = endpoints
+        return candidates.column(self._which)
 
     def _range(self, text: str, endpoint: Endpoint) -> _Range | None:
         try:

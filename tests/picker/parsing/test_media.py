@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from picker.errors import BadRequest
-from picker.parsing.media import AUDIO, IMAGE, MAX_IMAGE_TOKENS, MAX_TOKENS, VIDEO, image_size, media_tokens
+from picker.parsing.media import AUDIO, IMAGE, MAX_IMAGE_TOKENS, MAX_TOKENS, VIDEO, image_size, media_digest, media_tokens
 from picker.prompt import Prompt
 from picker.request import ParsedBody
 from tests.support.parsers import default_parsers
@@ -107,6 +107,56 @@ def test_a_forged_size_is_capped() -> None:
 def test_two_pictures_are_two_prefixes() -> None:
     one, other = ({"type": "image_url", "image_url": {"url": f"https://host/{name}.png"}} for name in "ab")
     assert chat_prompt(one).data == chat_prompt(one).data != chat_prompt(other).data
+
+
+def test_the_same_medium_has_the_same_digest_however_it_is_written() -> None:
+    def digests(*parts: dict[str, Any]) -> list[Any]:
+        return [medium.digest for medium in chat_prompt(*parts).media]
+
+    def image(**source: str) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": source}
+
+    url = data_url("image/png", PNG + b"x" * 2000)
+    plain, text, low, before = digests(
+        image(url=url), {"type": "image_url", "image_url": url}, image(url=url, detail="low"), image(detail="low", url=url)
+    )
+    assert plain == text == low == before
+    (other,) = digests(image(url=data_url("image/png", PNG + b"x" * 1999 + b"y")))
+    assert other != plain
+    one, two = digests(image(url='https://host/?q="1"'), image(url='https://host/?q="2"'))
+    assert one != two, "an escaped quote does not end it"
+    nothing, empty = digests(image(detail="low"), image(url=""))
+    assert nothing != empty
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    prompt = parse("/v1/messages", {}, json.dumps({"messages": [{"role": "user", "content": [picture]}]}).encode()).prompt
+    assert [(m.modality, m.digest) for m in prompt.media] == [(IMAGE, media_digest(b'"iVBORw0KGgo="'))]
+
+
+def test_which_media_a_prompt_has() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    film = {"type": "video_url", "video_url": {"url": "https://host/a.mp4"}}
+    document = {"type": "file", "file": {"file_data": data_url("application/pdf", b"%PDF")}}
+    prompt = chat_prompt(sound, {"type": "text", "text": "hear"}, film, film, document, {"type": "image_url"})
+    assert [m.modality for m in prompt.media] == [AUDIO, VIDEO, VIDEO], "no documents, and nothing that is not there"
+    prompt.forget()
+    assert not prompt.media
+
+
+@pytest.mark.parametrize(
+    ("features", "modalities"),
+    [
+        ({"mm_hashes": {"image": ["a", None, "b"], "scent": ["c"]}}, ["image", "image", "other"]),
+        ({"mm_hashes": None}, []),
+        (None, []),
+        ({"mm_hashes": ["a"]}, []),
+        ("none", []),
+    ],
+)
+def test_media_of_generate_by_their_hashes(features: Any, modalities: list[str]) -> None:
+    body = json.dumps({"model": "m", "token_ids": [1, 2], "features": features}).encode()
+    media = parse("/inference/v1/generate", {}, body).prompt.media
+    assert [m.modality for m in media] == modalities
+    assert len({m.digest for m in media}) == len(media)
 
 
 def test_responses_and_messages_do_not_count_base64_as_text() -> None:

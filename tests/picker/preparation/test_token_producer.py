@@ -16,6 +16,7 @@ from picker.errors import ParameterError
 from picker.parsing.content import pack_token_ids
 from picker.plugin import AsyncDataProducer
 from picker.preparation.token_producer import TokenProducer
+from picker.prompt import Medium, Prompt
 from picker.request import InferenceRequest
 from tests.picker.scheduling.pool import build, request
 
@@ -114,6 +115,26 @@ async def test_two_pictures_are_two_prefixes(vllm: tuple[Vllm, str]) -> None:
     one = await tokens("cat", length=1)
     assert one[:8] == plain[:8] and one[12:] == plain[12:] and one[8:12] == first[8:12]
     assert await tokens(None) == await tokens() == await tokens("cat", offset=6) == plain
+    await plugin.close()
+
+
+async def test_media_are_known_by_the_renderers_hashes_where_it_gives_any(vllm: tuple[Vllm, str]) -> None:
+    server, url = vllm
+    plugin = producer(url)
+
+    async def media(answer: dict[str, Any]) -> list[Medium]:
+        server.answer = json.dumps({"token_ids": [1, 2], **answer}).encode()
+        asked = asking("/v1/chat/completions", CHAT)
+        asked.body = msgspec.structs.replace(asked.body, prompt=Prompt(b"", 0, [Medium("image", 7)]))
+        await plugin.prepare(asked)
+        return list(asked.body.prompt.media)
+
+    hashed = {"features": {"mm_hashes": {"image": ["cat", "dog"], "video": [None]}, "mm_placeholders": {}}}
+    (cat, dog) = await media(hashed)
+    assert (cat.modality, dog.modality) == ("image", "image")
+    assert len({7, cat.digest, dog.digest}) == 3
+    assert await media(hashed) == [cat, dog]
+    assert await media({"features": None}) == await media({}) == [Medium("image", 7)]
     await plugin.close()
 
 
