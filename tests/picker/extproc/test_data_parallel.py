@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from picker.extproc.events import HeadersReply, RequestBody, RequestHeaders, ResponseHeaders
-from picker.extproc.headers import DESTINATION, LB_NAMESPACE
+from picker.extproc.headers import LB_NAMESPACE
+from picker.keys import DESTINATION
 from tests.picker.extproc.transcript import ASKING, completion
 from tests.picker.world import P, World, at, config
 
