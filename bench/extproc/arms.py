@@ -7,13 +7,14 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 from picker import catalogue
 from picker.config import DEFAULT_TEXT
 from picker.errors import ConfigError
+from picker.keys import LATENCY_PREDICTION
 from picker.loader import Options, load
 from picker.metrics import Metrics
 from picker.scheduling.filters import ROLE_LABEL
@@ -55,6 +56,11 @@ class Arm:
     command: str = ""
 
 
+def usable(classes: Iterable[type[Any]]) -> list[type[Any]]:
+    """Those that need no prediction of latencies, which nothing here makes."""
+    return [cls for cls in classes if LATENCY_PREDICTION not in getattr(cls, "consumes", ())]
+
+
 def everything() -> str:
     """A configuration with every scorer and every filter of the catalogue, and a list of fallbacks."""
     parameters = {
@@ -72,8 +78,8 @@ def everything() -> str:
         "endpoint-attribute-scorer": {"attributeKey": "heat", "algorithm": {"type": "linear_lower_is_better"}},
         "max-score-picker": {"maxNumOfEndpoints": 3},
     }
-    filters = [cls.type for cls in catalogue.FILTERS]
-    scorers = [cls.type for cls in catalogue.SCORERS]
+    filters = [cls.type for cls in usable(catalogue.FILTERS)]
+    scorers = [cls.type for cls in usable(catalogue.SCORERS)]
     names = list(dict.fromkeys(["utilization-detector", *filters, *scorers, "max-score-picker"]))  # some are both
     document = {
         "apiVersion": "llm-d.ai/v1alpha1",
@@ -103,7 +109,7 @@ ARMS = (
     Arm(OURS, Kind.PICKER, "picker, `--transport h2`", (_H2,)),
     Arm("grpcio", Kind.PICKER, "picker, `--transport grpcio`", ("--transport=grpcio",), only=_LOADED),
     Arm(
-        "everything", Kind.PICKER, "`h2` with every scorer and filter, three fallbacks, a log of 16,384 decisions",
+        "everything", Kind.PICKER, "`h2` with every scorer and filter that needs no predictions, three fallbacks, a log of 16,384 decisions",
         (_H2, "--decision-log-size=16384", "--allow-experimental-plugins"), everything(), labels=True, only=_LOADED,
     ),
     Arm("h2-1s", Kind.PICKER, "`h2` scraping once a second: almost without that part", (_H2, _SELDOM), only=("small", *_STREAMS, "long")),

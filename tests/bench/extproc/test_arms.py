@@ -6,7 +6,7 @@ import pytest
 
 from bench.extproc import arms as arm_table
 from bench.extproc import workloads as workload_table
-from bench.extproc.arms import ARMS, Arm, Kind, chosen, everything, fill, peer, unavailable
+from bench.extproc.arms import ARMS, Arm, Kind, chosen, everything, fill, peer, unavailable, usable
 from bench.extproc.workloads import WORKLOADS
 from picker import catalogue
 from picker.settings import _parser
@@ -24,7 +24,7 @@ def test_this_picker_can_run(name: str) -> None:
 
 
 def test_everything_is_every_scorer_and_filter_there_is() -> None:
-    for cls in (*catalogue.SCORERS, *catalogue.FILTERS):
+    for cls in usable((*catalogue.SCORERS, *catalogue.FILTERS)):
         assert f"pluginRef: {cls.type}\n" in everything()
 
 
