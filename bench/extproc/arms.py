@@ -109,7 +109,7 @@ ARMS = (
     Arm(OURS, Kind.PICKER, "picker, `--transport h2`", (_H2,)),
     Arm("grpcio", Kind.PICKER, "picker, `--transport grpcio`", ("--transport=grpcio",), only=_LOADED),
     Arm(
-        "everything", Kind.PICKER, "`h2` with every scorer and filter that needs no predictions, three fallbacks, a log of 16,384 decisions",
+        "everything", Kind.PICKER, "`h2` with every scorer and filter but those of predictions, three fallbacks, a log of 16,384 decisions",
         (_H2, "--decision-log-size=16384", "--allow-experimental-plugins"), everything(), labels=True, only=_LOADED,
     ),
     Arm("h2-1s", Kind.PICKER, "`h2` scraping once a second: almost without that part", (_H2, _SELDOM), only=("small", *_STREAMS, "long")),
