@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
+from bench.extproc.arms import usable
 from picker.catalogue import SCORERS
 from picker.datalayer.datastore import Datastore
 from picker.endpoint import Endpoint, EndpointMetrics
@@ -34,7 +35,7 @@ def benches() -> list[tuple[str, Callable[[], object]]]:
     found: list[tuple[str, Callable[[], object]]] = []
     for count in (10, 1000):
         found.append((f"scorers: {count} endpoints, taking reports in", _bench("queue-scorer", count, alone=True)))
-        found += [(f"scorers: {count} endpoints, {cls.type}", _bench(cls.type, count)) for cls in SCORERS]
+        found += [(f"scorers: {count} endpoints, {cls.type}", _bench(cls.type, count)) for cls in usable(SCORERS)]
         found.append((f"scorers: {count} endpoints, no-hit-lru-scorer, cold", _bench("no-hit-lru-scorer", count, cold=True)))
     return found
 
